@@ -1,0 +1,1 @@
+"""Frozen typed settings, one file per stage. Standard library only, so that help is instant."""

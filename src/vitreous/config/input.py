@@ -1,0 +1,74 @@
+"""The preprocessing contract: how a stored image becomes the array a model sees.
+
+The settings live here; `vitreous.inputs` carries them out on Pillow and NumPy. One `InputSpec` is written into every
+run folder and every export, and is the only description of preprocessing that evaluation, prediction and serving read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Resize = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What the model takes, and the one way to make it from an image file."""
+
+    height: int
+    """Pixels, top to bottom, of the array the model sees."""
+    width: int
+    """Pixels, left to right, of the array the model sees."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for red, green, blue."""
+    resize: Resize = "crop"
+    """`crop` keeps the aspect ratio and cuts the centre; `squash` uses the whole image and changes its aspect ratio;
+    `pad` uses the whole image, keeps its aspect ratio and fills the rest with `background`."""
+    crop_fraction: float = 1.0
+    """With `crop`: the share of the largest centred box of the right shape that is kept, in (0, 1]."""
+    interpolation: Interpolation = "bilinear"
+    """Resampling filter; all of them average over the source area when shrinking."""
+    bit_depth: Literal[8, 16] = 8
+    """Bits a sample is kept at before it becomes a float in [0, 1]."""
+    background: float = 1.0
+    """Brightness in [0, 1] put behind transparent pixels and into padding; 1 is white."""
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Per-channel mean of values in [0, 1], subtracted."""
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    """Per-channel standard deviation of values in [0, 1], divided by."""
+    classes: tuple[str, ...] = ()
+    """Class names in the order of the model's outputs."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"height and width must be at least 1, got {self.height} x {self.width}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(
+                f"mean and std need one value for each of {self.channels} channels, "
+                f"got {len(self.mean)} and {len(self.std)}"
+            )
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction}")
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std must be positive, got {self.std}")
+
+    @property
+    def max_value(self) -> int:
+        """The stored value that stands for 1.0."""
+        return 2**self.bit_depth - 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one prepared image."""
+        return (self.channels, self.height, self.width)
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON form: two specs with one digest prepare images identically."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()

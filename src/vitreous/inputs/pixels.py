@@ -1,0 +1,115 @@
+"""From a decoded image to the array a model sees, as its `InputSpec` says.
+
+Two steps, so that a training set can keep the first and repeat only the second:
+`to_pixels` gives whole numbers (height, width, channels); `normalise` gives float32 (channels, height, width).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from vitreous.config.input import InputSpec
+from vitreous.errors import UnfitImageError
+from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS, ImageSource, open_image
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def prepare(
+    source: ImageSource,
+    spec: InputSpec,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FILE_FORMATS,
+) -> np.ndarray:
+    """One image as the model takes it: float32 (channels, height, width). Raises the errors of `open_image`."""
+    image = open_image(source, max_pixels=max_pixels, formats=formats, target=max(spec.height, spec.width))
+    return normalise(to_pixels(image, spec), spec)
+
+
+def to_pixels(image: Image.Image, spec: InputSpec) -> np.ndarray:
+    """Channels, bit depth and size as in `spec`: uint8 or uint16 (height, width, channels).
+
+    Transparent pixels are laid over `spec.background`; palettes, CMYK and other colour spaces become RGB or grey;
+    16-bit greys keep their bits when `spec.bit_depth` is 16 and are scaled to 8 bits by 1/257 otherwise.
+    Raises UnfitImageError for floating-point images, whose range no file states.
+    """
+    if image.mode == "F":
+        raise UnfitImageError("holds 32-bit floats, whose range is unknown; convert it to 8 or 16 bits")
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return _from_sixteen_bits(image, spec)
+    image = _flatten(image, spec.background)
+    image = image.convert("L" if spec.channels == 1 else "RGB")
+    pixels = np.asarray(_resize(image, spec, fill=round(spec.background * 255)))
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if spec.bit_depth == 16:
+        return pixels.astype(np.uint16) * 257
+    return np.array(pixels)
+
+
+def normalise(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Whole numbers (..., height, width, channels) to float32 (..., channels, height, width), mean 0 and deviation 1."""
+    scale, offset = normalisation(spec)
+    return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + offset, -1, -3))
+
+
+def normalisation(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
+    """float32 scale and offset (channels,), so that `stored * scale + offset` is what the model takes."""
+    mean, std = np.asarray(spec.mean, np.float64), np.asarray(spec.std, np.float64)
+    return (1.0 / (spec.max_value * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def _flatten(image: Image.Image, background: float) -> Image.Image:
+    """Lay transparent pixels over the background; what a viewer hides must not reach the model."""
+    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
+        return image
+    image = image.convert("RGBA")
+    level = round(background * 255)
+    return Image.alpha_composite(Image.new("RGBA", image.size, (level, level, level, 255)), image)
+
+
+def _from_sixteen_bits(image: Image.Image, spec: InputSpec) -> np.ndarray:
+    values = np.asarray(image).astype(np.float32)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnfitImageError(f"holds integers from {values.min():.0f} to {values.max():.0f}, not 0 to 65535")
+    resized = np.asarray(_resize(Image.fromarray(values), spec, fill=spec.background * 65535))
+    if spec.bit_depth == 8:
+        pixels = np.clip(np.rint(resized / 257), 0, 255).astype(np.uint8)
+    else:
+        pixels = np.clip(np.rint(resized), 0, 65535).astype(np.uint16)
+    return np.repeat(pixels[..., None], spec.channels, axis=-1)
+
+
+def _resize(image: Image.Image, spec: InputSpec, fill: float) -> Image.Image:
+    resampling = _FILTERS[spec.interpolation]
+    size = (spec.width, spec.height)
+    if spec.resize == "squash":
+        return image if image.size == size else image.resize(size, resampling)
+    if spec.resize == "crop":
+        box = _centre_box(image.width, image.height, spec)
+        whole = box == (0, 0, image.width, image.height)
+        return image if whole and image.size == size else image.resize(size, resampling, box=box)
+    scale = min(spec.width / image.width, spec.height / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = Image.new(image.mode, size, (int(fill),) * 3 if image.mode == "RGB" else fill)
+    corner = ((spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, resampling), corner)
+    return canvas
+
+
+def _centre_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, float, float]:
+    """The largest centred box of the model's aspect ratio, shrunk by `crop_fraction`: (left, top, right, bottom)."""
+    scale = min(width / spec.width, height / spec.height) * spec.crop_fraction
+    box_width, box_height = spec.width * scale, spec.height * scale
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return (left, top, left + box_width, top + box_height)
