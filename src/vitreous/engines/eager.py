@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vitreous.engines.cpu import fast_matmul
 from vitreous.engines.protocol import Outputs
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class EagerEngine:
     def predict(self, batch: np.ndarray) -> Outputs:
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_matmul(self.device == "cpu"):
             images = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
             features = self.model.pool(self.model.forward_features(images))  # type: ignore[operator]
             logits = self.model.head(features)  # type: ignore[operator]

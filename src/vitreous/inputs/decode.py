@@ -21,8 +21,8 @@ from vitreous.errors import (
     UnfitImageError,
 )
 
-ImageSource: TypeAlias = str | Path | bytes | bytearray | memoryview | Image.Image | np.ndarray | Any
-"""A path, encoded bytes, a Pillow image, an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or a tensor (c, h, w)."""
+ImageSource: TypeAlias = Any
+"""str | Path | bytes | PIL.Image.Image | numpy.ndarray | torch.Tensor: a path, encoded bytes, a Pillow image, an array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), or a tensor (c, h, w)."""
 
 SERVER_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 """What the server accepts. MPO is what phones write into files named .jpg; its first picture is an ordinary JPEG."""
@@ -89,13 +89,16 @@ def open_image(
         raise UnfitImageError(f"cannot make an image from a {type(source).__name__}")
     if not data:
         raise ImageError("is empty (0 bytes)")
+    readers = [name for name in formats if name != "MPO"]  # Pillow's JPEG reader yields these, none is named so
     try:
-        image = Image.open(io.BytesIO(data), formats=formats)
+        image = Image.open(io.BytesIO(data), formats=readers)
     except UnidentifiedImageError as error:
         raise _unidentified(data, formats) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"has more pixels than the limit of {max_pixels:,}") from error
     except Exception as error:  # decoders raise anything at all on hostile files
+        if "truncated" in str(error).lower() or _ends_before_its_riff_size(data):
+            raise TruncatedImageError("is truncated: the file ends before its header does") from error
         raise ImageError(f"has a damaged header ({type(error).__name__})") from error
     return _decode(image, max_pixels, target)
 
@@ -131,6 +134,11 @@ def _unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
     if data.startswith(starts):
         return TruncatedImageError("is truncated or damaged: it starts like an image and ends before its header does")
     return ImageError("is not an image")
+
+
+def _ends_before_its_riff_size(data: bytes) -> bool:
+    """WebP states its length in its first bytes; its decoder says nothing of why it refused a file."""
+    return data[:4] == b"RIFF" and len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -99,12 +99,31 @@ def _resize(image: Image.Image, spec: InputSpec, fill: float) -> Image.Image:
         box = _centre_box(image.width, image.height, spec)
         whole = box == (0, 0, image.width, image.height)
         return image if whole and image.size == size else image.resize(size, resampling, box=box)
-    scale = min(spec.width / image.width, spec.height / image.height)
-    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    left, top, inner_width, inner_height = _inner_box(image.width, image.height, spec)
     canvas = Image.new(image.mode, size, (int(fill),) * 3 if image.mode == "RGB" else fill)
-    corner = ((spec.width - inner[0]) // 2, (spec.height - inner[1]) // 2)
-    canvas.paste(image.resize(inner, resampling), corner)
+    canvas.paste(image.resize((inner_width, inner_height), resampling), (left, top))
     return canvas
+
+
+def seen_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, float, float]:
+    """Where the model's array lies in an image of width x height pixels: (left, top, right, bottom) in its pixels.
+
+    A part of the image with `crop`, all of it with `squash`, and more than it (padding included) with `pad`.
+    """
+    if spec.resize == "squash":
+        return (0.0, 0.0, float(width), float(height))
+    if spec.resize == "crop":
+        return _centre_box(width, height, spec)
+    left, top, inner_width, inner_height = _inner_box(width, height, spec)
+    across, down = width / inner_width, height / inner_height
+    return (-left * across, -top * down, (spec.width - left) * across, (spec.height - top) * down)
+
+
+def _inner_box(width: int, height: int, spec: InputSpec) -> tuple[int, int, int, int]:
+    """Where `pad` puts the whole image in the model's array: (left, top, width, height) in the array's pixels."""
+    scale = min(spec.width / width, spec.height / height)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    return ((spec.width - inner_width) // 2, (spec.height - inner_height) // 2, inner_width, inner_height)
 
 
 def _centre_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, float, float]:

@@ -1,0 +1,54 @@
+"""What is known of the data and the machine when a recipe is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Counts and statistics of the readable images; everything a recipe may depend on."""
+
+    classes: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    """Training images of each class."""
+    num_val: int
+    num_test: int
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) in pixels of the training images (of a sample of them in large sets)."""
+    grey_share: float
+    """Share of the training images stored without colour, in [0, 1]."""
+    deep_share: float
+    """Share of the training images stored with 16 bits, in [0, 1]."""
+    brightness: float
+    """Mean brightness of a sample of training images, in [0, 1]."""
+    device: str
+    """cpu, cuda or mps."""
+    cores: int
+    """CPU cores this process may use."""
+    budget: float | None
+    """Seconds the whole command may take, or None."""
+
+    @property
+    def num_train(self) -> int:
+        return sum(self.train_counts)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def short_side(self) -> float:
+        """Median of the shorter image side, pixels."""
+        return median(min(size) for size in self.sizes)
+
+    @property
+    def aspect(self) -> float:
+        """Median of width over height."""
+        return median(width / height for width, height in self.sizes)
+
+    @property
+    def imbalance(self) -> float:
+        """Images in the largest class over images in the smallest."""
+        return max(self.train_counts) / max(1, min(self.train_counts))

@@ -1,0 +1,107 @@
+"""Batches by number: any step of training can be made at once, without the steps before it.
+
+So a resumed run needs no state of a loader: step 1,000 is the same batch whether the process has just started or not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitreous.data.augment import Augment
+from vitreous.data.store import PixelStore
+from vitreous.inputs import normalise
+
+AHEAD = 2
+"""Batches made before they are asked for."""
+_ORDER, _AUGMENT = 0, 1  # what a random stream is for, as part of its seed
+
+
+class TrainBatches:
+    """Training batches of constant size.
+
+    The images form one endless stream, a fresh permutation each epoch; a batch that begins near the end of an epoch is
+    filled up from the next.
+    """
+
+    def __init__(
+        self,
+        store: PixelStore,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: Augment,
+        mix_until_step: int,
+    ) -> None:
+        """labels: class numbers (n,), aligned with the rows of the store. mix_until_step: first step without mixing."""
+        assert len(labels) == len(store) > 0
+        self.store = store
+        self.labels = np.asarray(labels, np.int64)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = augment
+        self.mix_until_step = mix_until_step
+        self._orders: dict[int, np.ndarray] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches after which every image has been seen once."""
+        return -(-len(self.store) // self.batch_size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """int64 (batch_size,): the rows of the store in this step's batch."""
+        stream = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs, places = np.divmod(stream, len(self.store))
+        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """float32 images (b, c, h, w) and soft targets (b, k) of one step; the same each time it is asked for."""
+        rows = self.rows(step)
+        pixels = torch.from_numpy(self.store.get(rows)).permute(0, 3, 1, 2).contiguous()
+        generator = torch.Generator().manual_seed(self._seed(_AUGMENT, step))
+        labels = torch.from_numpy(self.labels[rows])
+        return self.augment(pixels, labels, generator, mix=step < self.mix_until_step)
+
+    def prefetch(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(step, images, targets) for steps start to stop - 1, made in one background thread up to two batches ahead.
+
+        An exception in the thread reaches the caller at the step it belongs to. The thread ends with the iterator,
+        however that ends: exhausted, closed, or left by an exception such as KeyboardInterrupt.
+        """
+        pool = ThreadPoolExecutor(1, thread_name_prefix="vitreous-batches")
+        waiting: deque[tuple[int, Future[tuple[Tensor, Tensor]]]] = deque()
+        try:
+            for step in range(start, stop + AHEAD):
+                if step < stop:
+                    waiting.append((step, pool.submit(self.batch, step)))
+                if waiting and step >= start + AHEAD:
+                    ready, future = waiting.popleft()
+                    yield ready, *future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        order = self._orders.get(epoch)
+        if order is None:
+            order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.store))
+            # The last two epochs suffice for a stream; replacing the dictionary keeps other threads' reads whole.
+            self._orders = {**{key: kept for key, kept in self._orders.items() if key == epoch - 1}, epoch: order}
+        return order
+
+    def _seed(self, purpose: int, step: int) -> int:
+        return int(np.random.SeedSequence([self.seed, purpose, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def eval_batches(store: PixelStore, batch_size: int) -> Iterator[np.ndarray]:
+    """float32 (b, c, h, w) for the rows of the store in order, by the very path that prediction takes; the last batch
+    may be smaller.
+    """
+    for start in range(0, len(store), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(store)))
+        yield normalise(store.get(rows), store.spec)

@@ -1,0 +1,194 @@
+"""A folder of images: `ROOT/CLASS/*` or `ROOT/{train,val,test}/CLASS/*`, at any depth below the class."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitreous.data.groups import GROUPS_FILE, find_group_table, with_groups
+from vitreous.data.source import PART_NAMES, PARTS, BadFile, Listing, Sample, folder_name, natural_order
+from vitreous.errors import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "avif"),
+        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "jpx", "tga", "ico", "pcx", "sgi", "rgb"),
+    )
+)
+"""Suffixes, in lower case, of the formats that `open_image` reads."""
+
+LAYOUT = "Expected DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg with val and test beside train."
+
+
+@dataclass
+class _Found:
+    """What a walk through the folder met."""
+
+    images: list[str] = field(default_factory=list)
+    """Paths relative to the root, forward slashes."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, counted by suffix (or by name where they have none)."""
+    unusable: list[BadFile] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    """Folders directly below the root, or below a part, without any image."""
+
+
+def read_folder(root: Path, *, group: str | None = None, exclude: Sequence[Path] = ()) -> Listing:
+    """The images below a folder, labelled by the names of their class folders.
+
+    group: column of `groups.csv` that names the groups; its column `group` when None.
+    exclude: folders below the root to leave out, because they were given as another part.
+    Raises DataError for a folder that is empty, unreadable or of another layout.
+    """
+    found = _walk(root, {os.path.realpath(path) for path in exclude})
+    if not found.images:
+        raise DataError(f"{str(root)!r} holds no images{_ignored(found.ignored)}.", LAYOUT)
+    parts = _part_folders(found.images, root)
+    samples, loose, elsewhere = _label(found.images, parts)
+    if not samples:
+        raise DataError(
+            f"{str(root)!r} holds {len(found.images):,} images but no class folders: {found.images[0]!r} lies in none.",
+            LAYOUT,
+        )
+    notes = [_layout_note(samples, parts)]
+    if loose:
+        notes.append(f"{loose:,} images lie outside any class folder and were left out.")
+    if elsewhere:
+        notes.append(f"Folders that are no part were left out: {', '.join(elsewhere)}.")
+    if found.empty:
+        notes.append(f"Folders without images: {', '.join(found.empty[:10])}.")
+    if found.ignored:
+        notes.append(f"{found.ignored.total():,} files were ignored{_ignored(found.ignored)}.")
+    samples, columns, note = _grouped(root, samples, group)
+    base = str(root)
+    return Listing(
+        name=folder_name(root),
+        kind="folder",
+        root=base,
+        samples=samples,
+        classes=natural_order({sample.label for sample in samples}),
+        notes=notes + note,
+        reader=lambda index: f"{base}/{samples[index].path}",
+        unusable=found.unusable,
+        columns=columns,
+    )
+
+
+def _walk(root: Path, exclude: set[str]) -> _Found:
+    found = _Found()
+
+    def visit(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"The folder {folder!r} cannot be read ({error.strerror}).") from error
+        for entry in entries:
+            hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                # A link to a folder above would be walked for ever.
+                if not hidden and real not in above and real not in exclude:
+                    yield from visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
+                continue
+            suffix = Path(entry.name).suffix.lower()
+            if hidden or suffix not in IMAGE_SUFFIXES:
+                if entry.name != GROUPS_FILE:
+                    found.ignored[suffix or entry.name] += 1
+                continue
+            try:
+                entry.name.encode()
+            except UnicodeEncodeError:
+                printable = f"{prefix}{entry.name}".encode(errors="backslashreplace").decode()
+                found.unusable.append(BadFile(printable, "has a name that is not valid UTF-8; rename it"))
+                continue
+            yield f"{prefix}{entry.name}"
+
+    found.images.extend(visit(str(root), "", (os.path.realpath(root),)))
+    bearing = {path.rsplit("/", depth)[0] for path in found.images for depth in range(1, path.count("/") + 1)}
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        if entry.is_dir() and not entry.name.startswith((".", "__")) and os.path.realpath(entry.path) not in exclude:
+            if entry.name not in bearing:
+                found.empty.append(entry.name)
+            elif entry.name.lower() in PART_NAMES:
+                inner = sorted(sub.name for sub in os.scandir(entry.path) if sub.is_dir())
+                found.empty += [f"{entry.name}/{name}" for name in inner if f"{entry.name}/{name}" not in bearing]
+    return found
+
+
+def _part_folders(images: list[str], root: Path) -> dict[str, str]:
+    """{folder: part} for a set divided into parts, {} for class folders directly below the root.
+
+    A class may itself be called "train" (beside "car" and "bus"), so the name alone does not decide: a part has class
+    folders inside.
+    """
+    direct: Counter[str] = Counter()
+    inner: defaultdict[str, set[str]] = defaultdict(set)
+    for path in images:
+        top, *rest = path.split("/")
+        if len(rest) == 1:
+            direct[top] += 1
+        elif rest:
+            inner[top].add(rest[0])
+    tops = {*direct, *inner}
+    named = {top for top in tops if top.lower() in PART_NAMES}
+    parts = {top: PART_NAMES[top.lower()] for top in named if len(inner[top]) > 1 or (inner[top] and not direct[top])}
+    if tops and named == tops and not parts:
+        raise DataError(
+            f"{str(root)!r} is divided into {', '.join(sorted(tops))}, but these hold images directly and no class folders.",
+            LAYOUT,
+        )
+    if named == tops:
+        return parts
+    return parts if "train" in parts.values() and len(parts) > 1 else {}
+
+
+def _label(images: list[str], parts: dict[str, str]) -> tuple[list[Sample], int, list[str]]:
+    """Samples, the number of images outside class folders, and top folders that belong to no part."""
+    samples, loose, elsewhere = [], 0, set()
+    for path in images:
+        pieces = path.split("/")
+        if parts and len(pieces) > 1 and pieces[0] not in parts:
+            elsewhere.add(pieces[0])
+        elif len(pieces) < (3 if parts else 2):
+            loose += 1
+        elif parts:
+            samples.append(Sample(path, pieces[1], None, parts[pieces[0]]))
+        else:
+            samples.append(Sample(path, pieces[0], None, None))
+    return samples, loose, sorted(elsewhere)
+
+
+def _grouped(root: Path, samples: list[Sample], group: str | None) -> tuple[list[Sample], tuple[str, ...], list[str]]:
+    """Samples with the groups of a `groups.csv`, the columns it offers, and what to say about it."""
+    paths = [sample.path for sample in samples]
+    table = find_group_table(root, paths)
+    if table is None:
+        return samples, (), []
+    column = group if group in table.columns else "group" if group is None and "group" in table.columns else None
+    if column is None:
+        return samples, table.columns, []
+    groups = table.column(paths, column)
+    note = f"Groups come from the column {column!r} of {GROUPS_FILE}: {len(set(groups) - {None}):,} groups."
+    alone = groups.count(None)
+    if alone:
+        note += f" {alone:,} images have none and stand alone."
+    return with_groups(samples, groups), table.columns, [note]
+
+
+def _layout_note(samples: list[Sample], parts: dict[str, str]) -> str:
+    if not parts:
+        return f"A folder of class folders: {len(samples):,} images."
+    counts = Counter(sample.part for sample in samples)
+    named = ", ".join(f"{part} {counts[part]:,}" for part in PARTS if counts[part])
+    return f"Folders of class folders for each part: {named} images."
+
+
+def _ignored(ignored: Counter[str]) -> str:
+    if not ignored:
+        return ""
+    kinds = ", ".join(f"{name} {count:,}" for name, count in ignored.most_common(5))
+    return f" (not images: {kinds})"

@@ -1,0 +1,149 @@
+"""Everything one says about a model on one part: metrics with intervals, per class, confusion, calibration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitreous.errors import DataError, VitreousError
+from vitreous.evaluation import metrics
+from vitreous.evaluation.abstention import risk_coverage
+from vitreous.evaluation.calibration import reliability_bins
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import Interval, class_mean, percentiles, proportion, resample
+from vitreous.runs.decision import probabilities as softmax
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What `metrics.json` says about one part; all of it is ready for JSON."""
+
+    n: int
+    """Images in the part."""
+    metrics: dict[str, dict[str, Any]]
+    """{metric: {"value", "low", "high", "n", "method"}}."""
+    per_class: dict[str, dict[str, Any]]
+    """{class: {"precision", "recall", "f1", "support", "auroc", "recall_interval"}}; None where undefined."""
+    confusion: list[list[int]]
+    """Rows are labels, columns predictions, both in the order of the classes."""
+    calibration: dict[str, Any]
+    """{"temperature", "ece_before", "ece_after", "bins_before", "bins_after"}."""
+    risk_coverage: dict[str, list[float]]
+    """{"threshold", "coverage", "risk"}: error rate among the answered as the threshold of abstention rises."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what is undefined, and why."""
+
+
+def evaluate_part(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray | None,
+    classes: Sequence[str],
+    temperature: float,
+    seed: int = 0,
+) -> PartResult:
+    """Score a part.
+
+    logits: (n, k), n >= 1. labels: int (n,). groups: (n,) names, or None for every image on its own. classes: k names.
+    temperature: what the run divides its logits by. Raises DataError for an empty part, VitreousError for logits that
+    are not finite.
+    """
+    labels = np.asarray(labels, dtype=np.int64)
+    _check(logits, labels, classes)
+    grouping = Grouping.of(groups, len(labels))
+    scores = softmax(logits, temperature)
+    correct = scores.argmax(axis=1) == labels
+    return PartResult(
+        n=len(labels),
+        metrics={name: found.to_dict() for name, found in _metrics(scores, labels, grouping, seed).items()},
+        per_class=_per_class(scores, labels, grouping, classes),
+        confusion=metrics.confusion_matrix(scores, labels).tolist(),
+        calibration=_calibration(softmax(logits), scores, labels, temperature),
+        risk_coverage=risk_coverage(scores.max(axis=1), correct),
+        notes=_notes(labels, classes),
+    )
+
+
+def metrics_document(
+    parts: Mapping[str, PartResult], timing: Mapping[str, Any], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of `metrics.json`: each part's metrics under its name, the rest under "per_class" and so on."""
+    own = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
+    return {
+        **{name: part.metrics for name, part in parts.items()},
+        "per_class": {name: part.per_class for name, part in parts.items()},
+        "confusion": {name: part.confusion for name, part in parts.items()},
+        "calibration": {name: part.calibration for name, part in parts.items()},
+        "risk_coverage": {name: part.risk_coverage for name, part in parts.items()},
+        "timing": dict(timing),
+        "notes": [*notes, *own],
+    }
+
+
+def _metrics(scores: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: int) -> dict[str, Interval]:
+    found = {"accuracy": proportion(scores.argmax(axis=1) == labels, grouping)}
+    if scores.shape[1] > 5:
+        found["top5_accuracy"] = proportion(metrics.top_hits(scores, labels, 5), grouping)
+    for name in ("balanced_accuracy", "macro_f1", "auroc"):
+        found[name] = class_mean(name, scores, labels, grouping)
+    losses = {"ece": metrics.ece, "brier": metrics.brier, "nll": metrics.nll}
+    samples = resample(losses, scores, labels, grouping, seed)
+    for name, metric in losses.items():
+        value = float(metric(scores, labels))
+        found[name] = percentiles(value, samples[name], grouping, centred=name == "ece")
+    return found
+
+
+def _per_class(
+    scores: np.ndarray, labels: np.ndarray, grouping: Grouping, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    counts = metrics.class_counts(scores, labels)
+    areas = metrics.class_auroc(scores, labels)
+    hits = scores.argmax(axis=1) == labels
+    table = {}
+    for index, name in enumerate(classes):
+        own = labels == index
+        table[name] = {
+            "precision": _number(counts.precision[index]) if own.any() else None,
+            "recall": _number(counts.recall[index]),
+            "f1": _number(counts.f1[index]),
+            "support": int(own.sum()),
+            "auroc": _number(areas[index]),
+            "recall_interval": proportion(hits[own], grouping.among(own)).to_dict() if own.any() else None,
+        }
+    return table
+
+
+def _calibration(before: np.ndarray, after: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    return {
+        "temperature": float(temperature),
+        "ece_before": float(metrics.ece(before, labels)),
+        "ece_after": float(metrics.ece(after, labels)),
+        "bins_before": [found.to_dict() for found in reliability_bins(before, labels)],
+        "bins_after": [found.to_dict() for found in reliability_bins(after, labels)],
+    }
+
+
+def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
+    absent = [name for index, name in enumerate(classes) if not (labels == index).any()]
+    if not absent:
+        return ()
+    shown = ", ".join(repr(name) for name in absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return (f"no image is labelled {shown}; means over classes leave {'it' if len(absent) == 1 else 'them'} out.",)
+
+
+def _check(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
+    if len(labels) == 0:
+        raise DataError("There is no image to evaluate.", "Name a part or folder that holds labelled images.")
+    assert logits.shape == (len(labels), len(classes)), f"{logits.shape} logits, {len(labels)} x {len(classes)} due"
+    assert labels.min() >= 0 and labels.max() < len(classes), "labels outside the classes"
+    if not np.isfinite(logits).all():
+        raise VitreousError("The model's outputs are not finite.", "Train again with a lower --optim.lr.")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

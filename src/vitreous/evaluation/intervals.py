@@ -1,0 +1,171 @@
+"""95 % intervals of metrics. Images of one group (a patient, a sheet) resemble each other, so groups are what counts.
+
+Shares (accuracy, recall, balanced accuracy, F1, AUROC): Wilson's interval. Where every image is its own group and the
+share is a plain one this is the textbook interval; otherwise it is Wilson's for the number of independent trials that
+has the score's cluster-robust variance (Korn and Graubard 1998, Survey Methodology 24:193; Wilson's form as in Dean and
+Pagano 2015, J. Survey Statistics and Methodology 3:484). A percentile bootstrap was tried and left: at 97 % accuracy in
+40 groups its 95 % interval covered the truth 88 to 91 times in 100, this one 94, and at 100 % it has no width at all.
+
+Everything else (calibration error, Brier score, likelihood): the percentile bootstrap by group, percentiles widened for
+few groups as proposed by Hesterberg 2015 (The American Statistician 69:371, "expanded percentile").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr, ndtri, stdtrit
+
+from vitreous.evaluation import influence
+from vitreous.evaluation.groups import Grouping, class_trials
+from vitreous.evaluation.metrics import Metric
+
+CONFIDENCE = 0.95
+RESAMPLES = 1000
+MIN_GROUPS = 8
+"""With fewer groups than this a bootstrap by group is far too narrow, so none is given."""
+CHUNK = 4_000_000
+"""Weights held at once while resampling; bounds memory to some 100 MB."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval. `value` is None where the metric is undefined, `low` and `high` also where there
+    is no honest interval; `method` says how it was made, or why not."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Images behind the value."""
+    method: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `metrics.json`."""
+        return asdict(self)
+
+
+def wilson(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share. `trials` may be an effective, fractional number; above 0."""
+    share = successes / trials
+    z = float(ndtri((1 + confidence) / 2))
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    return (0.0 if share <= 0 else centre - half), (1.0 if share >= 1 else centre + half)
+
+
+def proportion(hits: np.ndarray, grouping: Grouping) -> Interval:
+    """Interval of a plain share of images, such as accuracy. hits: bool (n,), n >= 1."""
+    num_images = len(hits)
+    if not grouping.named:
+        low, high = wilson(int(hits.sum()), num_images)
+        return Interval(float(hits.mean()), low, high, num_images, "wilson")
+    value, influences = influence.share(hits, grouping)
+    return _effective_wilson(value, influences, grouping, most=num_images, least=grouping.effective)
+
+
+def class_mean(score: str, probabilities: np.ndarray, labels: np.ndarray, grouping: Grouping) -> Interval:
+    """Interval of a mean over classes. score: "balanced_accuracy", "macro_f1" or "auroc"."""
+    functions = {
+        "balanced_accuracy": influence.balanced_accuracy,
+        "macro_f1": influence.macro_f1,
+        "auroc": influence.auroc,
+    }
+    value, influences = functions[score](probabilities, labels, grouping)
+    if math.isnan(value):
+        return Interval(None, None, None, len(labels), "undefined: the labels name one class only")
+    # A small class whose images are all right shows no variance of its own, so a mean of recalls is given no more trials
+    # than mistakes spread evenly over the classes would. The other two do not need it (measured: too wide with it).
+    most = class_trials(labels, Grouping.of(None, len(labels))) if score == "balanced_accuracy" else math.inf
+    return _effective_wilson(value, influences, grouping, most=most, least=class_trials(labels, grouping))
+
+
+def interval(
+    metric: Metric,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray | None = None,
+    *,
+    seed: int = 0,
+    centred: bool = False,
+) -> Interval:
+    """Bootstrap interval of any one metric. For several at once, `resample` shares the resamples.
+
+    centred: move the resamples so that they average the value; for metrics that resampling inflates, such as the
+    calibration error, whose plain percentiles can lie wholly above the value.
+    """
+    grouping = Grouping.of(groups, len(labels))
+    samples = resample({"metric": metric}, probabilities, labels, grouping, seed)["metric"]
+    return percentiles(float(metric(probabilities, labels)), samples, grouping, centred=centred)
+
+
+def resample(
+    metrics: Mapping[str, Metric], probabilities: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: int
+) -> dict[str, np.ndarray]:
+    """Each metric on 1,000 resamples of the groups, the same resamples for all: {name: (1000,)}."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, CHUNK // max(1, len(labels)))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    for start in range(0, RESAMPLES, rows):
+        weights = group_counts(grouping.count, min(rows, RESAMPLES - start), rng)[:, grouping.index]
+        for name, metric in metrics.items():
+            parts[name].append(metric(probabilities, labels, weights))
+    return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+
+
+def group_counts(num_groups: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each group is drawn in each resample, float64 (resamples, num_groups), rows summing to num_groups."""
+    draws = rng.integers(num_groups, size=(resamples, num_groups)) + num_groups * np.arange(resamples)[:, None]
+    counts = np.bincount(draws.ravel(), minlength=resamples * num_groups)
+    return counts.reshape(resamples, num_groups).astype(np.float64)
+
+
+def percentiles(value: float, samples: np.ndarray, grouping: Grouping, *, centred: bool = False) -> Interval:
+    """The interval that the resampled values (r,) of a metric span around its value."""
+    num_images = len(grouping.index)
+    if math.isnan(value):
+        return Interval(None, None, None, num_images, "undefined")
+    if grouping.count < MIN_GROUPS:
+        return Interval(value, None, None, num_images, f"no interval: only {grouping}")
+    samples = samples[~np.isnan(samples)]
+    if centred:
+        samples = np.maximum(samples + value - samples.mean(), 0)
+    tail = _tail(grouping.count)
+    low, high = (float(bound) for bound in np.quantile(samples, [tail, 1 - tail]))
+    by = " by group" if grouping.named else ""
+    method = f"bootstrap{by} ({grouping}, {RESAMPLES} resamples{', centred' if centred else ''})"
+    return Interval(value, min(low, value), max(high, value), num_images, method)
+
+
+def _effective_wilson(
+    value: float, influences: np.ndarray, grouping: Grouping, *, most: float, least: float
+) -> Interval:
+    """Wilson's interval for the number of independent trials whose share would vary as much as this score does.
+
+    most: trials never exceed this. least: trials where the score shows no variance, as at 100 %.
+    """
+    value = min(max(value, 0.0), 1.0)
+    variance = float((grouping.totals(influences) ** 2).sum())
+    by = "by group " if grouping.named else ""
+    if variance < 1e-15 or grouping.count < 2:
+        low, high = wilson(value * least, least)
+        unit = "groups" if grouping.named else "images"
+        return Interval(value, low, high, len(influences), f"wilson on {least:.3g} effective {unit}")
+    trials = min(value * (1 - value) / variance, most)
+    # Few groups know their own variance badly: Student's quantile in place of the normal one, as a loss of trials.
+    trials *= (float(ndtri((1 + CONFIDENCE) / 2)) / _student(grouping.count)) ** 2
+    low, high = wilson(value * trials, trials)
+    return Interval(value, low, high, len(influences), f"wilson {by}({grouping})")
+
+
+def _student(num_groups: int) -> float:
+    return float(stdtrit(num_groups - 1, (1 + CONFIDENCE) / 2))
+
+
+def _tail(num_groups: int) -> float:
+    """Share of resamples cut off at each end: below 2.5 %, the more so the fewer the groups (Hesterberg 2015)."""
+    return float(ndtr(-_student(num_groups) * math.sqrt(num_groups / (num_groups - 1))))

@@ -1,0 +1,123 @@
+"""Comparing models on the same images: a paired test, an interval of the difference, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import MIN_GROUPS, RESAMPLES, Interval, group_counts, percentiles, wilson
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """Model `a` against model `b` on the same images."""
+
+    a: str
+    b: str
+    difference: Interval
+    """Accuracy of `a` less accuracy of `b`, in [-1, 1]."""
+    only_a: int
+    """Images that only `a` got right."""
+    only_b: int
+    """Images that only `b` got right."""
+    mcnemar_p: float
+    """Exact McNemar test: the chance of so uneven a split of the images on which just one is right, were both as good."""
+    holm_p: float
+    """The same, corrected for the number of pairs compared; equal to `mcnemar_p` for a single pair."""
+    groups: str
+    """What was independent, in words: "360 images" or "1200 images in 34 groups"."""
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `--json`."""
+        return asdict(self)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p value of McNemar's test (1947): the binomial test of the discordant images. 1 without any."""
+    discordant = only_a + only_b
+    return float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979), in the order given; each at most 1 and never below its own p value."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    stepped = np.minimum(np.maximum.accumulate(np.asarray(p_values, dtype=np.float64)[order] * factors), 1)
+    corrected = np.empty(len(p_values))
+    corrected[order] = stepped
+    return corrected.tolist()
+
+
+def compare_pair(
+    a_correct: np.ndarray,
+    b_correct: np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray | None,
+    names: tuple[str, str],
+    seed: int = 0,
+) -> PairResult:
+    """Two models on the same images. a_correct, b_correct: bool (n,), n >= 1. groups: (n,) names or None."""
+    assert len(a_correct) == len(b_correct) > 0
+    grouping = Grouping.of(groups, len(a_correct))
+    only_a = int((a_correct & ~b_correct).sum())
+    only_b = int((b_correct & ~a_correct).sum())
+    p_value = mcnemar(only_a, only_b)
+    images = f"{len(a_correct)} images"
+    unjudged = PairResult(
+        a=names[0],
+        b=names[1],
+        difference=_difference(a_correct, b_correct, grouping, seed),
+        only_a=only_a,
+        only_b=only_b,
+        mcnemar_p=p_value,
+        holm_p=p_value,
+        groups=f"{images} in {grouping}" if grouping.named else images,
+        verdict="",
+    )
+    return replace(unjudged, verdict=_verdict(unjudged))
+
+
+def compare_all(
+    correct: Mapping[str, np.ndarray], groups: Sequence[Hashable] | np.ndarray | None, seed: int = 0
+) -> list[PairResult]:
+    """Every pair of models, in the order given, with verdicts that allow for the number of pairs (Holm)."""
+    pairs = [compare_pair(correct[a], correct[b], groups, (a, b), seed) for a, b in combinations(correct, 2)]
+    corrected = [
+        replace(pair, holm_p=p_value)
+        for pair, p_value in zip(pairs, holm([pair.mcnemar_p for pair in pairs]), strict=True)
+    ]
+    return [replace(pair, verdict=_verdict(pair)) for pair in corrected]
+
+
+def _difference(a_correct: np.ndarray, b_correct: np.ndarray, grouping: Grouping, seed: int) -> Interval:
+    """Paired bootstrap by group. Where no resample could differ (models never disagree, few groups), the widest
+    difference that Wilson's bound on the share of disagreement leaves open."""
+    gain = a_correct.astype(np.float64) - b_correct
+    value = float(gain.mean())
+    if grouping.count >= MIN_GROUPS and np.ptp(gain):
+        totals = np.stack([grouping.totals(gain), grouping.totals(np.ones_like(gain))], axis=1)
+        sums = group_counts(grouping.count, RESAMPLES, np.random.default_rng(seed)) @ totals
+        return percentiles(value, sums[:, 0] / sums[:, 1], grouping)
+    trials = grouping.effective
+    low, high = wilson(float(np.abs(gain).mean()) * trials, trials)
+    unit = "groups" if grouping.named else "images"
+    bounds = {1.0: (low, 1.0), -1.0: (-1.0, -low)}.get(value, (-high, high))
+    return Interval(value, *bounds, len(gain), f"wilson on the disagreement of {trials:.3g} effective {unit}")
+
+
+def _verdict(pair: PairResult) -> str:
+    low, high = pair.difference.low, pair.difference.high
+    assert pair.difference.value is not None and low is not None and high is not None
+    if pair.holm_p >= SIGNIFICANCE or low <= 0 <= high:
+        return f"no difference that {pair.groups} could show"
+    better = pair.a if low > 0 else pair.b
+    points = [abs(100 * bound) for bound in (pair.difference.value, low, high)]
+    return f"{better} is better by {points[0]:.1f} points ({min(points[1:]):.1f} to {max(points[1:]):.1f})"

@@ -1,0 +1,72 @@
+"""From images to patch tokens.
+
+Shapes: b batch, c channels, h w image in pixels, gh gw patch grid, ph pw patch, n = gh * gw tokens, d width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class PatchEmbedding(nn.Module):
+    """Cut an image into patches and map each linearly to a token (Dosovitskiy et al. 2021, arXiv:2010.11929, eq. 1).
+
+    Written as a reshape and one matrix product, which is the strided convolution of other implementations computed
+    in the form that processors run fastest; a pixel is addressed (c, row, column) inside its patch, as there.
+    """
+
+    def __init__(self, patch_size: tuple[int, int], in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.projection = nn.Linear(in_chans * patch_size[0] * patch_size[1], embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
+        ph, pw = self.patch_size
+        return self.projection(rearrange(images, "b c (gh ph) (gw pw) -> b (gh gw) (c ph pw)", ph=ph, pw=pw))
+
+
+class ConvStem(nn.Module):
+    """Strided 3x3 convolutions in place of one large patch projection (Xiao et al. 2021, arXiv:2106.14881).
+
+    Each halves the grid until a token stands for `patch_size` pixels; the last layer is a 1x1 convolution. Group
+    normalisation with one group replaces the paper's batch normalisation, so that a batch's images do not see each other.
+    """
+
+    def __init__(self, patch_size: tuple[int, int], in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        size = patch_size[0]
+        if patch_size[0] != patch_size[1] or size < 2 or size & (size - 1):
+            raise ValueError(f"a convolutional stem needs a square patch of 2, 4, 8, 16 ... pixels, got {patch_size}")
+        self.patch_size = patch_size
+        halvings = int(math.log2(size))
+        widths = [max(16, embed_dim >> (halvings - 1 - index)) for index in range(halvings)]
+        layers: list[nn.Module] = []
+        for before, after in zip([in_chans, *widths[:-1]], widths, strict=True):
+            layers += [
+                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(1, after),
+                nn.GELU(),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.projection = nn.Conv2d(widths[-1], embed_dim, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
+        return rearrange(self.projection(self.layers(images)), "b d gh gw -> b (gh gw) d")
+
+
+def resample_grid(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Position embeddings (1, n_old, d) of one grid for another: bicubic with antialiasing, as timm does it.
+
+    returns (1, n_new, d); an equal grid comes back unchanged.
+    """
+    if old == new:
+        return positions
+    grid = rearrange(positions.float(), "1 (gh gw) d -> 1 d gh gw", gh=old[0], gw=old[1])
+    grid = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    return rearrange(grid, "1 d gh gw -> 1 (gh gw) d").to(positions.dtype)

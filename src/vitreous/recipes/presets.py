@@ -1,0 +1,149 @@
+"""Domains, and what augmentation may do in each without changing a label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vitreous.config.facts import DataFacts
+from vitreous.config.train import AugmentConfig, Preset
+
+_NOTHING = AugmentConfig(
+    horizontal_flip=False,
+    vertical_flip=False,
+    quarter_turns=False,
+    rotate=0.0,
+    translate=0.0,
+    scale=0.0,
+    shear=0.0,
+    crop_area=1.0,
+    rand_augment_ops=0,
+    rand_augment_magnitude=0,
+    brightness=0.0,
+    contrast=0.0,
+    noise=0.0,
+    erase=0.0,
+    mixup=0.0,
+    cutmix=0.0,
+    mix_probability=0.0,
+    mix_until=0.8,
+)
+
+
+def _over_nothing(**changes: object) -> AugmentConfig:
+    return replace(_NOTHING, **changes)  # type: ignore[arg-type]
+
+
+AUGMENTATION: dict[Preset, AugmentConfig] = {
+    # Photographs: mirrored, cropped and recoloured freely (DeiT's recipe, arXiv:2012.12877, table 9, toned down).
+    "natural": _over_nothing(
+        horizontal_flip=True,
+        crop_area=0.35,
+        rand_augment_ops=2,
+        rand_augment_magnitude=9,
+        erase=0.1,
+        mixup=0.4,
+        cutmix=1.0,
+        mix_probability=0.5,
+        mix_until=0.7,
+    ),
+    # X-rays and the like: never mirrored, since left and right mean something; small movements, exposure.
+    "medical": _over_nothing(
+        rotate=10.0,
+        translate=0.06,
+        scale=0.12,
+        shear=3.0,
+        brightness=0.2,
+        contrast=0.25,
+        noise=0.02,
+        mixup=0.2,
+        mix_probability=0.3,
+    ),
+    # Seen from above there is no up: the eight symmetries of the square.
+    "satellite": _over_nothing(
+        horizontal_flip=True,
+        vertical_flip=True,
+        quarter_turns=True,
+        crop_area=0.5,
+        brightness=0.2,
+        contrast=0.2,
+        mixup=0.4,
+        cutmix=1.0,
+        mix_probability=0.4,
+    ),
+    # Text is never mirrored: slight skew, scanner noise and contrast.
+    "document": _over_nothing(
+        rotate=3.0,
+        translate=0.05,
+        scale=0.1,
+        shear=3.0,
+        brightness=0.15,
+        contrast=0.25,
+        noise=0.03,
+        mixup=0.2,
+        mix_probability=0.3,
+    ),
+    # Parts and surfaces: any orientation, no colour changes, and nothing cut away, since the defect may be there.
+    "inspection": _over_nothing(
+        horizontal_flip=True,
+        vertical_flip=True,
+        quarter_turns=True,
+        rotate=5.0,
+        translate=0.04,
+        scale=0.1,
+        brightness=0.2,
+        contrast=0.2,
+        noise=0.02,
+        mixup=0.2,
+        mix_probability=0.2,
+    ),
+}
+
+GLYPHS = {
+    "rotate": 12.0,
+    "translate": 0.08,
+    "scale": 0.12,
+    "shear": 8.0,
+    "noise": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+}
+"""Single characters a few pixels high move about more than whole pages do."""
+
+_WORDS: dict[Preset, tuple[str, ...]] = {
+    "medical": (
+        "pneumonia", "tumor", "tumour", "covid", "benign", "malignant", "lesion", "finding", "cancer", "fracture",
+        "healthy", "disease", "melanoma", "glioma", "retinopathy", "xray", "ct",
+    ),
+    "satellite": (
+        "forest", "river", "lake", "field", "farmland", "residential", "resident", "industry", "industrial", "parking",
+        "airport", "harbor", "highway", "grass", "pasture", "crop", "sealake", "meadow", "desert", "vegetation",
+    ),
+    "document": (
+        "letter", "email", "invoice", "form", "memo", "report", "publication", "advertisement", "receipt", "resume",
+        "news", "article", "handwritten", "page", "scientific",
+    ),
+    "inspection": (
+        "crack", "scratch", "defect", "defective", "blowhole", "break", "fray", "uneven", "dent", "corrosion", "rust",
+        "stain", "hole", "ok", "good", "faulty", "pitted", "inclusion", "patches",
+    ),
+}  # fmt: skip
+
+
+def guess_preset(facts: DataFacts) -> tuple[Preset, str]:
+    """The domain these images seem to be of, and why: class names first, then what the pixels look like."""
+    names = [set(name.lower().replace("-", "_").split("_")) for name in facts.classes]
+    hits: dict[Preset, int] = {
+        preset: sum(bool(words & set(known)) for words in names) for preset, known in _WORDS.items()
+    }
+    best: Preset = max(hits, key=lambda preset: hits[preset])
+    if hits[best] >= max(1, 0.3 * len(names)) and list(hits.values()).count(hits[best]) == 1:
+        return best, f"{hits[best]} of {len(names)} class names speak of {best} images"
+    if facts.grey_share > 0.9 and facts.short_side <= 32:
+        return "document", f"small grey images ({facts.short_side:.0f} px) look like characters"
+    if facts.grey_share > 0.9 and facts.brightness > 0.75:
+        return "document", f"grey and mostly white (mean brightness {facts.brightness:.2f})"
+    if facts.grey_share > 0.9 and len(set(facts.sizes)) == 1 and facts.short_side >= 128:
+        return "medical", "grey images of one size; mirroring them might swap left and right"
+    if facts.grey_share > 0.9:
+        return "inspection", "grey images of mixed sizes"
+    return "natural", "colour images with no sign of a special domain"

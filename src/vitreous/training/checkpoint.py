@@ -1,0 +1,113 @@
+"""Resumable states: everything a step depends on, in safetensors, written atomically.
+
+Random numbers need no state of their own: order and augmentation are functions of (seed, step), and the global
+generator is seeded from them before every step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vitreous.runs.atomic import TEMPORARY_SUFFIX, write_with
+from vitreous.training.ema import Ema
+
+KEEP = 2
+BEST = "best.safetensors"
+PATTERN = "step_*.safetensors"
+
+
+@dataclass
+class TrainState:
+    """What training changes from step to step."""
+
+    model: nn.Module
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    """Optimiser steps done."""
+    best_score: float = float("-inf")
+    best_step: int = 0
+    seconds: float = 0.0
+    """Wall time spent training, over all sessions."""
+    notes: list[str] = field(default_factory=list)
+
+
+def save_checkpoint(state: TrainState, folder: Path) -> Path:
+    """Write `step_NNNNNNNN.safetensors` and drop all but the two newest. Raises RunError when the disk is full."""
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    for parameter, values in state.optimizer.state.items():
+        tensors |= {f"optimizer.{key}.{names[id(parameter)]}": value for key, value in values.items()}
+    facts = {
+        "step": state.step,
+        "best_score": state.best_score,
+        "best_step": state.best_step,
+        "seconds": state.seconds,
+        "scaler": state.scaler.state_dict(),
+    }
+    path = folder / f"step_{state.step:08d}.safetensors"
+    _save(tensors, path, {"vitreous": json.dumps(facts)})
+    for old in sorted(folder.glob(PATTERN))[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """The weights alone, as `model.safetensors` and `best.safetensors` hold them."""
+    _save(dict(model.state_dict()), path, {"format": "pt"})
+
+
+def restore_newest(state: TrainState, folder: Path) -> list[str]:
+    """Load the newest readable checkpoint into `state`; sentences about what was skipped are returned.
+
+    A damaged file is passed over for the one before it. With none, `state` stays as it is.
+    """
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+    skipped = []
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        try:
+            _restore(state, path)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            skipped.append(f"{path.name} is damaged ({type(error).__name__}) and was passed over.")
+            continue
+        return [*skipped, f"Continuing from {path.name}."]
+    return [*skipped, "No checkpoint to continue from; starting at the beginning."]
+
+
+def _restore(state: TrainState, path: Path) -> None:
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["vitreous"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    state.model.load_state_dict(_below("model.", tensors))
+    state.ema.model.load_state_dict(_below("ema.", tensors))
+    parameters = dict(state.model.named_parameters())
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, value in _below("optimizer.", tensors).items():
+        kind, name = key.split(".", 1)
+        moments.setdefault(name, {})[kind] = value
+    for name, values in moments.items():
+        state.optimizer.state[parameters[name]] = values
+    state.step, state.best_step = int(facts["step"]), int(facts["best_step"])
+    state.best_score, state.seconds = float(facts["best_score"]), float(facts["seconds"])
+    with contextlib.suppress(KeyError):
+        state.scaler.load_state_dict(facts["scaler"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    whole = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    write_with(path, lambda temporary: save_file(whole, temporary, metadata=metadata))

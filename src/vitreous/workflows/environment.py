@@ -1,0 +1,122 @@
+"""What this machine and installation have: versions, devices, memory, extras, engines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from vitreous.engines.onnxruntime import available_cores
+from vitreous.errors import MissingExtraError
+
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": ("torch", "torchvision", "timm", "einops", "safetensors", "scipy", "sklearn", "matplotlib"),
+    "serve": ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"),
+    "export": ("onnx", "onnxscript"),
+}
+"""Import names behind each extra."""
+
+_DISTRIBUTIONS = (
+    "vitreous", "numpy", "pillow", "pyarrow", "onnxruntime", "torch", "torchvision", "timm", "onnx", "fastapi",
+)  # fmt: skip
+
+
+def require(what: str, *extras: str) -> None:
+    """Raise MissingExtraError, naming the line to type, when a package of these extras is absent. Imports nothing."""
+    for extra in extras:
+        for package in EXTRAS[extra]:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(what, extra, package)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages whose numbers may change a result."""
+    found = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be taken without swapping; 4 GiB where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 4 * 2**30
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def default_device() -> str:
+    """cuda or mps where torch finds one, else cpu."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def describe() -> dict[str, Any]:
+    """What `vitreous doctor` reports: `versions`, `devices`, `extras`, `engines` and the fast paths in use."""
+    extras = {
+        name: {"installed": not missing, "missing": missing}
+        for name, packages in EXTRAS.items()
+        if (missing := [package for package in packages if importlib.util.find_spec(package) is None]) is not None
+    }
+    devices: list[dict[str, Any]] = [
+        {
+            "name": "cpu",
+            "processor": processor(),
+            "cores": available_cores(),
+            "memory_available_bytes": available_memory(),
+        }
+    ]
+    engines: list[dict[str, Any]] = [{"name": "onnxruntime", "works": _onnxruntime_works()}]
+    fast_paths: dict[str, Any] = {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "not set")}
+    if extras["train"]["installed"]:
+        import torch
+
+        from vitreous.engines.cpu import cpu_has_fast_bf16, medium_is_exact
+
+        for index in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(index)
+            devices.append({"name": f"cuda:{index}", "processor": facts.name, "memory_total_bytes": facts.total_memory})
+        engines.append({"name": "eager", "works": True})
+        fast_paths |= {"onednn_fp32_exact": medium_is_exact(), "bf16_in_hardware": cpu_has_fast_bf16()}
+    else:
+        engines.append({"name": "eager", "works": False})
+    return {
+        "versions": versions(),
+        "system": platform.platform(),
+        "devices": devices,
+        "extras": extras,
+        "engines": engines,
+        "fast_paths": fast_paths,
+    }
+
+
+def _onnxruntime_works() -> bool:
+    try:
+        import onnxruntime
+
+        return "CPUExecutionProvider" in onnxruntime.get_available_providers()
+    except ImportError:
+        return False

@@ -1,0 +1,195 @@
+"""After the last step: calibrate on validation, score the test part once, write the run folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load_file
+
+from vitreous.config.convert import to_dict
+from vitreous.data import PixelStore
+from vitreous.engines import Outputs
+from vitreous.engines.eager import EagerEngine
+from vitreous.evaluation.abstention import choose_threshold
+from vitreous.evaluation.calibration import fit_temperature
+from vitreous.evaluation.evaluate import evaluate_part, metrics_document
+from vitreous.evaluation.strangeness import fit_strangeness
+from vitreous.runs.atomic import sha256_file, write_json, write_with
+from vitreous.runs.decision import probabilities
+from vitreous.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RUN_JSON,
+    SCHEMA_VERSION,
+    SPLITS,
+    STRANGENESS,
+    RunFolder,
+    read_facts,
+)
+from vitreous.training.checkpoint import BEST, TrainState, save_weights
+from vitreous.workflows.environment import processor, versions
+from vitreous.workflows.pages import write_pages
+from vitreous.workflows.reporter import Reporter
+from vitreous.workflows.score import outputs
+from vitreous.workflows.setup import FEATURES_FROM, Setup
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One part run through the finished model."""
+
+    store: PixelStore
+    labels: np.ndarray
+    groups: list[str]
+    outputs: Outputs
+
+
+def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Reporter, began: float) -> RunFolder:
+    """Write everything a run folder holds, `run.json` last. Returns the finished run."""
+    model = state.ema.model
+    model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
+    engine = EagerEngine(model, setup.device)
+    save_weights(model, path / MODEL)
+
+    val = _score("val", setup.val, engine, setup, reporter)
+    temperature = fit_temperature(val.outputs.logits, val.labels)
+    scores = probabilities(val.outputs.logits, temperature.value)
+    abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == val.labels)
+    _fit_strangeness(path, engine, setup, val, reporter)
+
+    threads = setup.config.threads or setup.facts.cores
+    test = _score("test", setup.material.store("test", setup.spec, threads, reporter), engine, setup, reporter)
+    results = {
+        name: evaluate_part(
+            part.outputs.logits, part.labels, part.groups, setup.spec.classes, temperature.value, setup.config.seed
+        )
+        for name, part in (("val", val), ("test", test))
+    }
+    timing = _timing(path, state, began)
+    notes = [*(note for note in (temperature.note, abstention.note) if note), *state.notes]
+    document = metrics_document(results, timing, notes)
+    write_json(path / METRICS, document)
+
+    facts = _facts(path, state, setup, data, document)
+    facts |= {
+        "calibration": {"temperature": temperature.value, "fitted_on": "val", "n": len(val.labels)},
+        "abstention": abstention.to_dict(),
+    }
+    run = RunFolder(path, facts)
+    _write_predictions(run, {"val": val, "test": test}, setup)
+    write_pages(run, engine, setup, results, document, {"val": val.store, "test": test.store}, test.outputs, reporter)
+    vouched = (MODEL, CONFIG, SPLITS, METRICS, PREDICTIONS, STRANGENESS)
+    facts["files"] = {name: sha256_file(path / name) for name in vouched}
+    facts["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(path / RUN_JSON, facts)
+    return RunFolder.open(path)
+
+
+def _score(part: str, store: PixelStore, engine: EagerEngine, setup: Setup, reporter: Reporter) -> Scored:
+    with reporter.task(f"scoring {part}", "images") as progress:
+        found = outputs(engine, store, progress.update)
+    groups = [setup.material.split.groups[row] for row in store.indices]
+    return Scored(store, setup.labels(store), groups, found)
+
+
+def _fit_strangeness(path: Path, engine: EagerEngine, setup: Setup, val: Scored, reporter: Reporter) -> None:
+    threads = setup.config.threads or setup.facts.cores
+    usual = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
+    with reporter.task("learning what is usual", "images") as progress:
+        features = outputs(engine, usual, progress.update).features
+    fitted = fit_strangeness(features, setup.labels(usual), val.outputs.features, len(setup.spec.classes))
+    write_with(path / STRANGENESS, fitted.save)
+
+
+def _timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
+    rows = [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
+    rates = [row["images_per_s"] for row in rows]
+    return {
+        "train_seconds": round(state.seconds, 2),
+        "total_seconds": round(time.monotonic() - began, 2),
+        "images_per_s": round(float(np.median(rates)), 1) if rates else None,
+        "steps": state.step,
+        "best_step": state.best_step,
+        "processor": processor(),
+    }
+
+
+def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` says, without the sha256 of files that are still to be written."""
+    before = read_facts(path / RUN_JSON)
+    split, config = setup.material.split, setup.config
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "complete",
+        "created": before["created"],
+        "versions": versions(),
+        "architecture": setup.start.architecture.to_dict(),
+        "parameters": setup.parameters,
+        "macs": setup.macs,
+        "input": to_dict(setup.spec),
+        "input_sha256": setup.spec.digest(),
+        "classes": list(setup.spec.classes),
+        "task": "single_label",
+        "data": {
+            "source": data,
+            "kind": setup.material.source.kind,
+            "counts": {part: len(split.indices(part)) for part in ("train", "val", "test")},
+            "fingerprint": split.digest(),
+            "leaks": len(split.leaks),
+            "bad_files": len(setup.material.scan.bad),
+        },
+        "split_sha256": split.digest(),
+        "seed": config.seed,
+        "weights": setup.start.weights,
+        "training": {
+            "steps": state.step,
+            "best_step": state.best_step,
+            "precision": config.precision,
+            "stopped_early": bool(config.steps and state.step < config.steps),
+        },
+        "test_scored": 1,
+        "test_log": [{"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "train"}],
+        "headline": {"part": "test", "accuracy": document["test"]["accuracy"]},
+        "exports": {},
+        "files": {MODEL: sha256_file(path / MODEL)},
+    }
+
+
+def _write_predictions(run: RunFolder, parts: dict[str, Scored], setup: Setup) -> None:
+    """Every validation and test image: what was said of it, and how sure and how strange."""
+    rows: list[dict[str, Any]] = []
+    strangeness = run.strangeness
+    assert strangeness is not None
+    split, classes = setup.material.split, setup.spec.classes
+    for part, scored in parts.items():
+        scores = probabilities(scored.outputs.logits, run.temperature)
+        strange = strangeness.score(scored.outputs.features)
+        for row, index in enumerate(scored.store.indices):
+            best = int(scores[row].argmax())
+            rows.append(
+                {
+                    "path": split.paths[index],
+                    "part": part,
+                    "label": split.labels[index],
+                    "group": split.groups[index],
+                    "predicted": classes[best],
+                    "score": float(scores[row, best]),
+                    "probabilities": scores[row].tolist(),
+                    "ood": float(strange[row]),
+                    "abstain": bool(scores[row, best] < run.abstain_below or strange[row] >= 1),
+                }
+            )
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"classes": json.dumps(list(classes))})
+    write_with(run.path / PREDICTIONS, lambda temporary: pq.write_table(table, temporary))

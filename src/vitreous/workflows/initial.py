@@ -1,0 +1,105 @@
+"""Which weights a run starts from, and the model that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitreous.config.facts import DataFacts
+from vitreous.config.input import InputSpec
+from vitreous.config.train import NetConfig, TrainConfig
+from vitreous.errors import UsageError, WeightsError
+from vitreous.models.build import Architecture, architecture, build
+from vitreous.models.presets import parse_vit
+from vitreous.models.vit import VisionTransformer
+from vitreous.models.weights import Fetched, fetch_timm, hub_is_reachable, load_into, read_weights
+from vitreous.workflows.reporter import Reporter
+
+PRETRAINED = {
+    "vit_tiny": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "vit_small": "vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "vit_base": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+}
+"""What `--init auto` starts from when the hub can be reached (Steiner et al. 2022, arXiv:2106.10270; Apache-2.0)."""
+
+SMALLEST_FOR_PRETRAINED = 64
+"""Pixels of the short side below which published 224-px weights have nothing to say."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model ready to train, and how it came to be."""
+
+    model: nn.Module
+    architecture: Architecture
+    weights: dict[str, Any]
+    """{"init", "source", "licence", "notes"}: what `run.json` says of the initial weights."""
+
+
+def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> TrainConfig:
+    """Turn `init="auto"` into a named source or "scratch". Never fails for want of a network: it says so instead."""
+    if config.init != "auto":
+        if config.init.startswith("timm:") and config.model == "auto":
+            return replace(config, model=config.init.removeprefix("timm:").split(".")[0])
+        return config
+    family = "vit_tiny" if facts.device == "cpu" else "vit_small"
+    if config.model != "auto":
+        parsed = parse_vit(config.model)
+        family = f"vit_{parsed.size}" if parsed and parsed.patch_size in (None, 16) else ""
+    if family not in PRETRAINED or facts.short_side < SMALLEST_FOR_PRETRAINED or config.net != NetConfig():
+        return replace(config, init="scratch")
+    if config.offline or not hub_is_reachable():
+        why = "--offline forbids the network" if config.offline else "the Hugging Face hub cannot be reached"
+        reporter.say(f"init scratch: {why}, so no pretrained weights (pass a file with --init FILE)")
+        return replace(config, init="scratch")
+    name = PRETRAINED[family]
+    reporter.say(f"init timm:{name}: published weights, fine-tuned (train from nothing with --init scratch)")
+    model = config.model if config.model != "auto" else name.split(".")[0]
+    return replace(config, init=f"timm:{name}", model=model)
+
+
+def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> Start:
+    """Build the model a resolved configuration names, seeded, and load its initial weights.
+
+    Raises UsageError for numbers that do not fit, WeightsError for a named source that cannot be had.
+    """
+    net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
+    found = architecture(
+        config.model, num_classes=len(spec.classes), image_size=spec.height, in_chans=spec.channels, **net
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = build(found)
+    if config.init == "scratch":
+        return Start(model, found, {"init": "scratch", "source": None, "licence": None, "notes": []})
+    fetched = _fetch(config, reporter.say)
+    if not isinstance(model, VisionTransformer):
+        raise UsageError(
+            f"--init {config.init} holds Vision Transformer weights; {config.model!r} is a convolutional model.",
+            "Use --init scratch, or a --model whose name begins with vit_.",
+        )
+    notes = load_into(model, fetched.state, fetched.source)
+    for note in notes:
+        reporter.say(note)
+    return Start(
+        model,
+        found,
+        {"init": config.init, "source": fetched.source, "licence": fetched.licence, "notes": list(notes)},
+    )
+
+
+def _fetch(config: TrainConfig, say: Callable[[str], None]) -> Fetched:
+    if config.init.startswith("timm:"):
+        return fetch_timm(config.init.removeprefix("timm:"), offline=config.offline, say=say)
+    path = Path(config.init)
+    if not path.exists():
+        raise WeightsError(
+            f"--init {config.init!r} is neither a file, a run folder, nor timm:NAME.",
+            "Use auto, scratch, a path, or for example timm:vit_tiny_patch16_224.",
+        )
+    return Fetched(read_weights(path), str(path), "as the file's owner says")

@@ -1,0 +1,209 @@
+"""The report, the model card and the plots of a run, put together from what the run found."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitreous.config.train import TrainConfig
+from vitreous.data import PixelStore
+from vitreous.engines import Engine, Outputs
+from vitreous.evaluation import facts as report
+from vitreous.evaluation.card import write_model_card
+from vitreous.evaluation.evaluate import PartResult
+from vitreous.evaluation.plots import draw_pictures
+from vitreous.evaluation.report import write_report
+from vitreous.explanation import Explainer
+from vitreous.explanation.draw import display
+from vitreous.inputs import open_image
+from vitreous.models.vit import VisionTransformer
+from vitreous.runs.atomic import write_bytes
+from vitreous.runs.decision import probabilities
+from vitreous.runs.folder import CARD, HISTORY, PLOTS, REPORT, RunFolder
+from vitreous.workflows.environment import processor
+from vitreous.workflows.reporter import Reporter
+from vitreous.workflows.setup import Setup
+
+MOST_MISTAKES = 12
+MOST_HEAT_MAPS = 4
+GALLERY_SIDE = 224
+"""Pixels of the longer side of a picture in the report."""
+
+
+def write_pages(
+    run: RunFolder,
+    engine: Engine,
+    setup: Setup,
+    results: Mapping[str, PartResult],
+    document: Mapping[str, Any],
+    stores: Mapping[str, PixelStore],
+    test: Outputs,
+    reporter: Reporter,
+) -> None:
+    """Write plots/*.png, report.html and README.md. `run` need not be finished, but its facts must be."""
+    lines = (run.path / HISTORY).read_text(encoding="utf-8").splitlines()
+    pictures = draw_pictures(document, [json.loads(line) for line in lines], "test")
+    for name, png in pictures.items():
+        write_bytes(run.path / PLOTS / f"{name}.png", png)
+    scores = probabilities(test.logits, run.temperature)
+    with reporter.task("writing the report", "pictures") as progress:
+        maps = _heat_maps(run, engine, setup, stores["test"], scores, progress.update)
+    facts = report.ReportFacts(
+        title=f"{run.name}: {setup.start.architecture.name}",
+        metrics=document,
+        warnings=_warnings(run, setup, results),
+        data=_data(run, setup),
+        model=report.ModelFacts(
+            name=setup.start.architecture.name,
+            parameters=setup.parameters,
+            macs=setup.macs,
+            image_size=setup.spec.height,
+            initial_weights=str(setup.start.weights["source"] or "random, trained from scratch"),
+            licence=str(setup.start.weights["licence"] or ""),
+        ),
+        decisions=_decisions(setup.config, setup.spec.resize),
+        abstention=run.facts["abstention"],
+        pictures=pictures,
+        mistakes=_mistakes(setup, stores["test"], scores),
+        heat_maps=maps,
+        environment={**run.facts["versions"], "processor": processor()},
+        command=f"vitreous train {shlex.quote(run.facts['data']['source'])} --config {shlex.quote(str(run.path / 'config.json'))}",
+        next_commands=next_commands(run.path),
+    )
+    write_report(run.path / REPORT, facts)
+    write_model_card(run.path / CARD, facts)
+
+
+def next_commands(path: Path) -> list[tuple[str, str]]:
+    """What one does with a finished run: (command, what for)."""
+    folder = shlex.quote(str(path))
+    return [
+        (f"vitreous predict {folder} IMAGE...", "label new images"),
+        (f"vitreous explain {folder} IMAGE", "see what a label rests on"),
+        (f"vitreous export {folder} --format onnx", "run it without PyTorch"),
+        (f"vitreous serve {folder}", "a web page and an HTTP API on this machine"),
+    ]
+
+
+def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -> list[str]:
+    found = []
+    split, scan = setup.material.split, setup.material.scan
+    if split.leaks:
+        a, b = split.leaks[0]
+        found.append(
+            f"{len(split.leaks):,} pairs of the same image or group lie in different parts as they were given, so the test numbers flatter; the first: {a} and {b}."
+        )
+    if split.conflicts:
+        found.append(f"{len(split.conflicts):,} pairs show the same pixels under two labels.")
+    if scan.bad:
+        found.append(f"{len(scan.bad):,} files could not be used; no number counts them.")
+    if results["test"].n < 200:
+        found.append(f"The test part has only {results['test'].n} images: read the intervals, not the points.")
+    if run.facts["training"]["stopped_early"]:
+        found.append("Training ended before its last step because its time was up.")
+    return found
+
+
+def _data(run: RunFolder, setup: Setup) -> report.DataFacts:
+    split, scan = setup.material.split, setup.material.scan
+    classes = setup.spec.classes
+    counts = {
+        part: dict.fromkeys(classes, 0) | Counter(split.labels[row] for row in split.indices(part))
+        for part in ("train", "val", "test")
+    }
+    grouped = len(set(split.groups)) < len(set(split.hashes))
+    groups = {part: len({split.groups[row] for row in split.indices(part)}) for part in counts} if grouped else {}
+    widths, heights = zip(*scan.sizes, strict=True)
+    if len(set(scan.sizes)) == 1:
+        sizes = f"all {widths[0]} × {heights[0]} pixels"
+    else:
+        sizes = f"{min(widths)} to {max(widths)} × {min(heights)} to {max(heights)} pixels, median {median(widths):.0f} × {median(heights):.0f}"
+    return report.DataFacts(
+        source=run.facts["data"]["source"],
+        counts=counts,
+        groups=groups,
+        sizes=sizes,
+        modes=Counter(scan.modes),
+        bad_files=[(bad.path, bad.reason) for bad in scan.bad],
+    )
+
+
+def _decisions(config: TrainConfig, resize: str) -> list[str]:
+    """The choices a reader may want to question, in a sentence each."""
+    assert config.steps is not None and config.optim.lr is not None
+    return [
+        f"Domain preset {config.preset}: it decides which changes of an image leave its label true.",
+        f"Every image is brought to {config.image_size} × {config.image_size} pixels ({resize}).",
+        f"{config.steps:,} steps of {config.batch_size} images, learning rate {config.optim.lr:g}, seed {config.seed}.",
+        f"Unequal classes: {config.balance}.",
+        f"Numbers computed in {config.precision}, weights kept in fp32.",
+        "The weights are those of the best balanced accuracy on the validation part.",
+    ]
+
+
+def _mistakes(setup: Setup, store: PixelStore, scores: np.ndarray) -> list[report.Mistake]:
+    """The test images the model got wrong while surest of itself."""
+    labels, predicted = setup.labels(store), scores.argmax(axis=1)
+    wrong = np.flatnonzero(labels != predicted)
+    worst = wrong[np.argsort(-scores[wrong].max(axis=1), kind="stable")][:MOST_MISTAKES]
+    classes = setup.spec.classes
+    return [
+        report.Mistake(
+            image=_thumbnail(setup, int(store.indices[row])),
+            true=classes[labels[row]],
+            predicted=classes[predicted[row]],
+            score=float(scores[row].max()),
+            path=setup.material.split.paths[store.indices[row]],
+        )
+        for row in worst
+    ]
+
+
+def _heat_maps(
+    run: RunFolder, engine: Engine, setup: Setup, store: PixelStore, scores: np.ndarray, progress: Any
+) -> Sequence[report.HeatMap]:
+    """What the model looks at in one test image of each of the first classes; none for convolutional models."""
+    if not isinstance(setup.start.model, VisionTransformer):
+        return []
+    labels, classes = setup.labels(store), setup.spec.classes
+    rows = [int(np.flatnonzero(labels == number)[0]) for number in range(len(classes)) if (labels == number).any()]
+    explainer, maps = Explainer(run, engine), []
+    for done, row in enumerate(rows[:MOST_HEAT_MAPS]):
+        index = int(store.indices[row])
+        found = explainer.explain(setup.material.source.open(index), faithfulness=False)
+        maps.append(
+            report.HeatMap(
+                image=_png(found.picture),
+                overlay=_png(found.overlay),
+                true=classes[labels[row]],
+                predicted=found.target,
+                score=float(scores[row].max()),
+                method=found.method,
+                path=setup.material.split.paths[index],
+            )
+        )
+        progress(done + 1, min(len(rows), MOST_HEAT_MAPS))
+    return maps
+
+
+def _thumbnail(setup: Setup, index: int) -> bytes:
+    image = open_image(setup.material.source.open(index), target=GALLERY_SIDE)
+    return _png(display(image, setup.spec))
+
+
+def _png(image: Image.Image) -> bytes:
+    image = image.convert("RGB")
+    if max(image.size) > GALLERY_SIDE:
+        image.thumbnail((GALLERY_SIDE, GALLERY_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,150 @@
+"""The parts of a training run put together, and its length in steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vitreous.config.facts import DataFacts
+from vitreous.config.input import InputSpec
+from vitreous.config.train import TrainConfig, parse_duration
+from vitreous.data import PixelStore
+from vitreous.data.augment import Augment
+from vitreous.data.batches import TrainBatches
+from vitreous.errors import UsageError
+from vitreous.recipes.auto import ema_decay
+from vitreous.training.budget import seconds_per_step
+from vitreous.training.checkpoint import TrainState
+from vitreous.training.ema import Ema
+from vitreous.training.loop import FitSettings
+from vitreous.training.losses import Loss, make_loss
+from vitreous.training.optim import adamw
+from vitreous.training.precision import gradient_scaler
+from vitreous.workflows.initial import Start
+from vitreous.workflows.prepare import Material
+from vitreous.workflows.reporter import Reporter
+
+FEATURES_FROM = 3000
+"""Training images whose features describe what is usual (see `evaluation.strangeness`)."""
+RESERVE = 6.0
+"""Seconds of a time budget kept for writing the report and everything else that comes after the last step."""
+MOST_VALIDATIONS = 20
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run is made of; `config` is complete once `plan_steps` has been over it."""
+
+    config: TrainConfig
+    material: Material
+    facts: DataFacts
+    start: Start
+    spec: InputSpec
+    train: PixelStore
+    val: PixelStore
+    device: str
+    macs: int
+    parameters: int
+
+    @property
+    def batch_size(self) -> int:
+        assert isinstance(self.config.batch_size, int)
+        # A batch larger than the data would show an image several times in one step.
+        return min(self.config.batch_size, len(self.train))
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in which every training image is seen once."""
+        return len(self.train) / (self.batch_size * (self.config.optim.accumulation or 1))
+
+    @property
+    def loss(self) -> Loss:
+        assert self.config.balance != "auto"
+        return make_loss(self.config.balance, torch.tensor(self.facts.train_counts))
+
+    def labels(self, store: PixelStore) -> np.ndarray:
+        return self.material.labels[store.indices]
+
+    def state(self) -> TrainState:
+        assert self.config.precision != "auto"
+        model = self.start.model.to(self.device)
+        return TrainState(
+            model=model,
+            ema=Ema(model, self.config.optim.ema_decay or 0.0),
+            optimizer=adamw(model, self.config.optim),
+            scaler=gradient_scaler(self.config.precision, self.device),
+        )
+
+    def batches(self) -> TrainBatches:
+        config = self.config
+        augment = Augment(config.augment, self.spec, len(self.spec.classes), config.optim.label_smoothing or 0.0)
+        assert config.augment.mix_until is not None
+        micro_steps = (config.steps or 0) * (config.optim.accumulation or 1)
+        return TrainBatches(
+            self.train,
+            self.labels(self.train),
+            batch_size=self.batch_size,
+            seed=config.seed,
+            augment=augment,
+            mix_until_step=round(config.augment.mix_until * micro_steps),
+        )
+
+    def settings(self, deadline: float = math.inf) -> FitSettings:
+        config = self.config
+        assert config.precision != "auto"
+        steps = config.steps or 1
+        each = max(1, math.ceil(max(steps / MOST_VALIDATIONS, self.steps_per_epoch)))
+        return FitSettings(
+            steps=steps,
+            optim=config.optim,
+            precision=config.precision,
+            device=self.device,
+            seed=config.seed,
+            steps_per_epoch=math.ceil(self.steps_per_epoch),
+            validate_every=each,
+            log_every=max(1, min(each // 2, 25)),
+            deadline=deadline,
+        )
+
+
+def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, float]:
+    """The configuration with its number of steps and averaging decay, and when training must end at the latest.
+
+    began: `time.monotonic()` at the start of the command; a time budget counts from there. What follows training
+    (validation, testing, features, report) is estimated from the measured step and set aside.
+    Raises UsageError when the budget is over before training could begin.
+    """
+    config, deadline = setup.config, math.inf
+    steps = config.steps
+    if steps is None and config.time is not None:
+        budget = parse_duration(config.time)
+        trial = replace(setup, config=replace(config, steps=1, optim=replace(config.optim, ema_decay=0.9)))
+        limit = min(10.0, 0.04 * budget)
+        step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.loss, limit=limit)
+        # A forward pass in fp32 costs about as much as a third to a half of a training step.
+        image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
+        after = 2 * len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)
+        reserve = RESERVE + 0.03 * budget + image * after
+        left = began + budget - time.monotonic() - reserve
+        validations = min(MOST_VALIDATIONS, max(1.0, left / step / setup.steps_per_epoch)) * len(setup.val) * image
+        steps = int((left - validations) / (1.05 * step))
+        if steps < 1:
+            raise UsageError(
+                f"--time {config.time} is over before training could begin: reading and checking the data took "
+                f"{time.monotonic() - began:.0f} s, and {reserve:.0f} s are needed after training.",
+                f"Give at least --time {math.ceil(budget - left + 20 * step + 10)}s.",
+            )
+        deadline = began + budget - reserve
+        epochs = steps / setup.steps_per_epoch
+        reporter.say(f"{steps:,} steps ({epochs:.1f} epochs) of {1000 * step:.0f} ms fit into {config.time}")
+        if epochs < 1:
+            reporter.warn(f"The budget lets training see only {epochs:.0%} of the images once; more time would help.")
+    elif steps is None:
+        assert config.epochs is not None
+        steps = max(1, round(config.epochs * setup.steps_per_epoch))
+    decay = config.optim.ema_decay if config.optim.ema_decay is not None else ema_decay(steps)
+    return replace(config, steps=steps, optim=replace(config.optim, ema_decay=decay)), deadline

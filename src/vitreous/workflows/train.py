@@ -1,0 +1,213 @@
+"""`vitreous train`: from a path to a finished run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitreous.config.convert import from_dict, read_settings, to_dict
+from vitreous.config.train import TrainConfig
+from vitreous.data import Split
+from vitreous.engines.onnxruntime import available_cores
+from vitreous.errors import DataError, RunError, UserError
+from vitreous.models.build import timm_models
+from vitreous.models.cost import count_macs, count_parameters
+from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
+from vitreous.recipes import resolve
+from vitreous.runs.atomic import write_json, write_text
+from vitreous.runs.create import Claim, claim
+from vitreous.runs.folder import BAD_FILES, CHECKPOINTS, CONFIG, HISTORY, RUN_JSON, SCHEMA_VERSION, SPLITS, RunFolder
+from vitreous.training.checkpoint import TrainState, restore_newest
+from vitreous.training.loop import fit
+from vitreous.training.precision import choose_precision
+from vitreous.training.signals import stop_on_signal
+from vitreous.workflows.environment import default_device, require, versions
+from vitreous.workflows.finish import finish
+from vitreous.workflows.initial import prepare_model, settle_init
+from vitreous.workflows.prepare import Material, facts_of, first_spec, gather, storage_spec
+from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.score import validator
+from vitreous.workflows.setup import Setup, plan_steps
+
+
+def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporter | None = None) -> RunFolder:
+    """Train, calibrate and test a classifier; returns its finished run folder.
+
+    data: "digits", a folder, or a CSV or Parquet manifest. Raises the errors of `vitreous.errors`: StoppedError when a
+    signal ended it, with the state saved.
+    """
+    began = time.monotonic()
+    require("Training", "train")
+    config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
+    if parse_vit(config.model) is None and config.model not in ("auto", *CNN_BASELINES):
+        check_model_name(config.model, timm_models())
+    place = claim(config.out, Path(data).resolve().stem, resume=config.resume, overwrite=config.overwrite)
+    if place.note:
+        reporter.say(place.note)
+    if place.state == "finished":
+        return RunFolder.open(place.path)
+    with _threads(config.threads or available_cores()):
+        try:
+            return _train(data, config, place, reporter, began)
+        except UserError:
+            _remove_if_untouched(place.path)
+            raise
+
+
+def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
+    if place.state == "continue":
+        config = _stored_config(place.path, config)
+        reporter.say("The settings stored with the run are used; flags given now are not.")
+    material = gather(data, config, reporter)
+    if place.state == "continue":
+        _check_same_split(place.path, material)
+    setup = _set_up(config, material, reporter)
+    config, deadline = plan_steps(setup, reporter, began)
+    setup = replace(setup, config=config)
+
+    state = setup.state()
+    if place.state == "new":
+        _open_folder(place.path, data, setup)
+    else:
+        for note in restore_newest(state, place.path / CHECKPOINTS):
+            reporter.say(note)
+        _cut_history(place.path / HISTORY, state.step)
+    _fit(state, setup, place.path, reporter, deadline)
+    return finish(place.path, state, setup, data, reporter, began)
+
+
+def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setup:
+    facts = facts_of(material, config)
+    config = settle_init(config, facts, reporter)
+    resolved = resolve(config, facts)
+    for reason in resolved.reasons:
+        reporter.say(reason)
+    pretrained = resolved.config.init.startswith("timm:")
+    spec = first_spec(resolved, facts, pretrained)
+    start = prepare_model(resolved.config, spec, reporter)
+
+    crop_area = resolved.config.augment.crop_area
+    assert crop_area is not None
+    threads = config.threads or available_cores()
+    store = material.store("train", storage_spec(spec, crop_area), threads, reporter)
+    if not pretrained:
+        mean, std = store.mean_std()
+        spec = replace(spec, mean=mean, std=std)
+        store = store.with_spec(replace(store.spec, mean=mean, std=std))
+    device = default_device()
+    macs, parameters = count_macs(start.model, spec.shape), count_parameters(start.model)
+    precision = choose_precision(resolved.config.precision, device, macs)
+    reporter.say(
+        f"{start.architecture.name}: {parameters / 1e6:.2f} M parameters, {macs / 1e6:,.1f} M multiply-accumulates an image; "
+        f"{precision} on {device}, {threads} threads"
+    )
+    return Setup(
+        config=replace(resolved.config, precision=precision),
+        material=material,
+        facts=facts,
+        start=start,
+        spec=spec,
+        train=store,
+        val=material.store("val", spec, threads, reporter),
+        device=device,
+        macs=macs,
+        parameters=parameters,
+    )
+
+
+def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, deadline: float) -> None:
+    settings = setup.settings(deadline)
+    evaluate = validator(setup.val, setup.labels(setup.val), settings.precision, setup.device)
+    history = path / HISTORY
+    with reporter.task("training", "steps") as progress, stop_on_signal() as stop:
+
+        def record(row: dict[str, Any]) -> None:
+            with history.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            shown = ("loss", "val_accuracy", "images_per_s")
+            progress.update(row["step"], settings.steps, **{name: row[name] for name in shown if name in row})
+
+        fit(
+            state,
+            setup.batches(),
+            settings,
+            loss=setup.loss,
+            evaluate=evaluate,
+            record=record,
+            stop=stop,
+            checkpoints=path / CHECKPOINTS,
+        )
+    for note in state.notes:
+        reporter.warn(note)
+
+
+def _open_folder(path: Path, data: str, setup: Setup) -> None:
+    """Write what a continued run will need, `run.json` last: from now on the folder says that it is unfinished."""
+    (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    write_json(path / CONFIG, to_dict(replace(setup.config, resume=False, overwrite=False)))
+    setup.material.split.write_csv(path / SPLITS)
+    setup.material.scan.write_bad_files(path / BAD_FILES)
+    write_text(path / HISTORY, "")
+    write_json(
+        path / RUN_JSON,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "status": "training",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data": {"source": data},
+            "split_sha256": setup.material.split.digest(),
+            "versions": versions(),
+        },
+    )
+
+
+def _stored_config(path: Path, given: TrainConfig) -> TrainConfig:
+    stored = from_dict(TrainConfig, read_settings(path / CONFIG))
+    return replace(stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads)
+
+
+def _check_same_split(path: Path, material: Material) -> None:
+    stored = Split.read_csv(path / SPLITS)
+    if stored.digest() != material.split.digest():
+        raise DataError(
+            f"The images or their labels changed since {str(path)!r} was started, so it cannot be continued.",
+            "Restore the data, or start anew without --resume.",
+        )
+
+
+def _cut_history(file: Path, step: int) -> None:
+    """Drop rows written after the state that training continues from."""
+    rows = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    kept = []
+    for row in rows:
+        try:
+            if json.loads(row)["step"] <= step:
+                kept.append(row)
+        except (ValueError, KeyError) as error:
+            if row is not rows[-1]:  # the last line may be half written
+                raise RunError(f"{str(file)!r} is damaged.", "Restore it from a copy.") from error
+    write_text(file, "".join(row + "\n" for row in kept))
+
+
+def _remove_if_untouched(path: Path) -> None:
+    """An empty folder made for a run that never began is no use to anyone."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vitreous.evaluation import metrics
+from vitreous.evaluation.abstention import choose_threshold, risk_coverage
+from vitreous.evaluation.calibration import fit_temperature, reliability_bins
+from vitreous.runs.decision import probabilities
+
+
+def overconfident(temperature: float, num_images: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose labels are drawn from their softmax at this temperature."""
+    rng = np.random.default_rng(0)
+    logits = 4 * rng.normal(size=(num_images, 5))
+    labels = np.array([rng.choice(5, p=row) for row in probabilities(logits, temperature)])
+    return logits, labels
+
+
+@pytest.mark.parametrize("true_temperature", [0.6, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(true_temperature: float):
+    logits, labels = overconfident(true_temperature)
+    assert fit_temperature(logits, labels).value == pytest.approx(true_temperature, rel=0.08)
+
+
+def test_calibration_lowers_the_likelihood_loss_and_the_calibration_error_and_keeps_every_answer():
+    logits, labels = overconfident(2.5)
+    before, after = probabilities(logits), probabilities(logits, fit_temperature(logits, labels).value)
+    assert metrics.nll(after, labels) < metrics.nll(before, labels)
+    assert metrics.ece(after, labels) < 0.02 < metrics.ece(before, labels)
+    np.testing.assert_array_equal(before.argmax(axis=1), after.argmax(axis=1))
+
+
+def test_validation_images_that_are_all_right_do_not_make_scores_absolute():
+    labels = np.arange(200) % 4
+    logits = 3.0 * np.eye(4)[labels] + np.random.default_rng(1).normal(size=(200, 4)) * 0.1
+    found = fit_temperature(logits, labels)
+    assert 0.3 < found.value < 1
+    assert probabilities(logits, found.value).max() < 0.9999
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 30.0])
+def test_a_fitted_temperature_never_raises_the_likelihood_loss(scale: float):
+    rng = np.random.default_rng(2)
+    logits, labels = scale * rng.normal(size=(25, 3)), rng.integers(3, size=25)
+    found = fit_temperature(logits, labels).value
+    assert found > 0
+    assert metrics.nll(probabilities(logits, found), labels) <= metrics.nll(probabilities(logits), labels) + 1e-12
+
+
+def test_too_few_images_leave_scores_alone_and_say_so():
+    found = fit_temperature(np.zeros((19, 3)), np.zeros(19, dtype=np.int64))
+    assert found.value == 1.0
+    assert "19 validation images" in found.note
+
+
+def test_reliability_bins_add_up_to_the_calibration_error():
+    logits, labels = overconfident(2.0, 300)
+    scores = probabilities(logits)
+    bins = reliability_bins(scores, labels)
+    assert sum(found.count for found in bins) == 300
+    gaps = [
+        found.count * abs(found.accuracy - found.confidence)
+        for found in bins
+        if found.accuracy is not None and found.confidence is not None
+    ]
+    assert sum(gaps) / 300 == pytest.approx(float(metrics.ece(scores, labels)), abs=1e-12)
+    assert bins[0].accuracy is None
+    assert bins[0].count == 0
+
+
+def test_the_threshold_is_the_smallest_that_reaches_the_target():
+    rng = np.random.default_rng(3)
+    confidence = np.round(rng.uniform(0.2, 1, size=400), 2)
+    correct = rng.random(400) < confidence
+    found = choose_threshold(confidence, correct, target=0.9)
+    answered = confidence >= found.threshold
+    assert correct[answered].mean() >= 0.9
+    assert found.accuracy == correct[answered].mean()
+    assert found.coverage == answered.mean()
+    assert found.n == answered.sum()
+    assert found.low < found.accuracy < found.high
+    for lower in np.unique(confidence[confidence < found.threshold]):
+        assert correct[confidence >= lower].mean() < 0.9
+
+
+def test_nothing_abstains_where_the_target_is_already_met():
+    found = choose_threshold(np.array([0.5, 0.9, 0.7]), np.array([True, True, True]))
+    assert (found.threshold, found.coverage, found.note) == (0.0, 1.0, "")
+
+
+def test_an_unreachable_target_is_said_and_five_percent_are_still_answered():
+    confidence = np.linspace(0.3, 1, 200)
+    correct = np.arange(200) % 2 == 0
+    correct[-4:] = True  # the surest 2 % alone would reach it
+    found = choose_threshold(confidence, correct)
+    assert found.coverage >= 0.05
+    assert found.accuracy < 0.95
+    assert "No threshold reaches 95.0%" in found.note
+
+
+def test_the_threshold_lies_between_scores_so_that_rounding_turns_no_answer_over():
+    confidence = np.array([0.4, 0.5, 0.6, 0.9, 0.9, 0.95] * 5)
+    correct = confidence > 0.55
+    assert choose_threshold(confidence, correct).threshold == pytest.approx(0.55)
+
+
+def test_equal_scores_are_answered_or_set_aside_together():
+    found = choose_threshold(np.full(40, 0.8), np.arange(40) < 20)
+    assert (found.threshold, found.coverage, found.accuracy) == (0.0, 1.0, 0.5)
+
+
+def test_the_risk_curve_starts_at_the_error_rate_of_all_images():
+    rng = np.random.default_rng(4)
+    confidence = rng.uniform(size=1000)
+    correct = rng.random(1000) < confidence
+    curve = risk_coverage(confidence, correct)
+    assert curve["coverage"][0] == 1
+    assert curve["risk"][0] == pytest.approx(1 - correct.mean())
+    assert len(curve["risk"]) <= 200
+    assert curve["coverage"] == sorted(curve["coverage"], reverse=True)
+    for threshold, coverage, risk in zip(curve["threshold"], curve["coverage"], curve["risk"], strict=True):
+        answered = confidence >= threshold
+        assert (coverage, risk) == pytest.approx((answered.mean(), 1 - correct[answered].mean()))

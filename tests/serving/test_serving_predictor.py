@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from serving_fakes import CLASSES, SIDE, MeanEngine, picture, write_run
+
+from vitreous.engines import Outputs
+from vitreous.errors import ImageTooLargeError, RunError, TruncatedImageError, UsageError, VitreousError
+from vitreous.runs import RunFolder, Strangeness
+from vitreous.serving import Predictor
+
+
+def test_the_brightest_channel_names_the_class_and_scores_sum_to_one(predictor: Predictor, tmp_path: Path) -> None:
+    file = tmp_path / "green.png"
+    file.write_bytes(picture((0, 255, 0)))
+    red, green, blue = predictor.predict([picture(), file, Image.new("RGB", (5, 5), (0, 0, 255))])
+    assert [red.label, green.label, blue.label] == CLASSES
+    assert (red.path, green.path) == (None, str(file))
+    assert sum(score for _, score in red.top) == pytest.approx(1)
+    assert red.top[0] == (red.label, red.score)
+
+
+def test_prediction_takes_any_iterable_in_batches_and_keeps_its_order(predictor: Predictor, engine: MeanEngine) -> None:
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)]
+    answers = predictor.predict((picture(color) for color in colors), batch_size=2, top=1)
+    assert [answer.label for answer in answers] == ["red", "green", "blue", "green", "red"]
+    assert engine.batches == [2, 2, 1]
+    assert {len(answer.top) for answer in answers} == {1}
+
+
+def test_one_source_need_not_be_put_in_a_list(predictor: Predictor) -> None:
+    assert [answer.label for answer in predictor.predict(picture())] == ["red"]
+
+
+def test_the_temperature_and_the_threshold_of_the_run_are_used(tmp_path: Path) -> None:
+    run = RunFolder.open(write_run(tmp_path / "warm", calibration={"temperature": 10.0}, abstention={"threshold": 0.6}))
+    answer = Predictor(run, MeanEngine()).predict(picture())[0]
+    assert answer.score == pytest.approx(np.e / (np.e + 2))
+    assert answer.abstain
+
+
+def test_strangeness_comes_from_the_run_and_is_zero_without_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert Predictor(RunFolder.open(folder), MeanEngine()).predict(picture())[0].ood == 0.0
+    means = np.zeros((3, 3), np.float32)
+    reference = np.array([0.1, 0.2, 0.3, 5.0], np.float32)
+    Strangeness(means, np.eye(3, dtype=np.float32), np.zeros(3, np.float32), reference).save(folder / "strangeness.npz")
+    answer = Predictor(RunFolder.open(folder), MeanEngine()).predict(picture())[0]
+    assert answer.ood == pytest.approx(0.75)
+    assert not answer.abstain
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_never_leave(predictor: Predictor, value: float) -> None:
+    class Broken:
+        name = "broken"
+
+        def predict(self, batch: np.ndarray) -> Outputs:
+            logits = np.zeros((len(batch), len(CLASSES)), np.float32)
+            logits[0, 1] = value
+            return Outputs(logits, logits)
+
+    with pytest.raises(VitreousError, match="not finite"):
+        dataclasses.replace(predictor, engine=Broken()).self_test()
+
+
+def test_the_self_test_refuses_outputs_of_the_wrong_width(predictor: Predictor) -> None:
+    class Narrow:
+        name = "narrow"
+
+        def predict(self, batch: np.ndarray) -> Outputs:
+            return Outputs(np.zeros((len(batch), 2), np.float32), np.zeros((len(batch), 2), np.float32))
+
+    predictor.self_test()
+    with pytest.raises(VitreousError, match="shape"):
+        dataclasses.replace(predictor, engine=Narrow()).self_test()
+
+
+def test_decoding_gives_the_shape_of_the_specification_and_keeps_limits(predictor: Predictor) -> None:
+    array = predictor.decode(picture())
+    assert (array.shape, array.dtype) == ((3, SIDE, SIDE), np.float32)
+    with pytest.raises(ImageTooLargeError):
+        predictor.decode(picture(size=(20, 20)), max_pixels=399)
+    with pytest.raises(TruncatedImageError):
+        predictor.decode(picture(size=(90, 90), format="JPEG")[:400])
+
+
+def test_explaining_hands_run_engine_and_wishes_to_the_explanation_room(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Explainer:
+        def __init__(self, run: RunFolder, engine: object) -> None:
+            asked.append((run, engine))
+
+        def explain(self, source: object, **wishes: object) -> str:
+            asked.append((source, wishes))
+            return "explanation"
+
+    fake = types.ModuleType("vitreous.explanation")
+    fake.Explainer = Explainer  # type: ignore[attr-defined]
+    fake.METHODS = {"relevance": None, "occlusion": None}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vitreous.explanation", fake)
+    assert predictor.explain("a.png", "occlusion", "green") == "explanation"
+    assert predictor.explain("b.png") == "explanation"
+    assert asked == [
+        (predictor.run, predictor.engine),
+        ("a.png", {"method": "occlusion", "target": "green", "faithfulness": False}),
+        ("b.png", {"method": "auto", "target": None, "faithfulness": False}),
+    ]
+    assert predictor.explain_methods() == ("relevance", "occlusion")
+
+
+def test_an_occlusion_map_needs_nothing_but_the_engine(predictor: Predictor) -> None:
+    explanation = predictor.explain(picture(), "occlusion", "red")
+    assert explanation.target == "red"
+    assert explanation.heatmap.ndim == 2
+    with pytest.raises(UsageError, match="gren"):
+        predictor.explain(picture(), "occlusion", "gren")
+
+
+def test_loading_refuses_unknown_engines_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="onnxruntme"):
+        Predictor.load(write_run(tmp_path / "run"), engine="onnxruntme")
+    with pytest.raises(RunError):
+        Predictor.load(tmp_path / "nowhere")
+
+
+def write_onnx(file: Path) -> None:
+    """features = channel means of `images`, logits = ten times them."""
+    onnx = pytest.importorskip("onnx")
+    tensor, value = onnx.helper.make_tensor, onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("ReduceMean", ["images", "axes"], ["features"], keepdims=0),
+            onnx.helper.make_node("Mul", ["features", "ten"], ["logits"]),
+        ],
+        "means",
+        [value("images", kind, ["b", 3, SIDE, SIDE])],
+        [value("logits", kind, ["b", 3]), value("features", kind, ["b", 3])],
+        [tensor("axes", onnx.TensorProto.INT64, [2], [2, 3]), tensor("ten", kind, [], [10.0])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    file.parent.mkdir(parents=True)
+    onnx.save(model, str(file))
+
+
+def test_an_exported_model_is_served_without_ever_importing_torch(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", exports={"onnx": {"file": "exports/onnx/model.onnx"}})
+    write_onnx(folder / "exports" / "onnx" / "model.onnx")
+    (tmp_path / "green.png").write_bytes(picture((0, 255, 0)))
+    program = """
+import json, sys, urllib.request
+from vitreous.serving import BackgroundServer, Predictor
+predictor = Predictor.load(sys.argv[1])
+image = open(sys.argv[2], "rb").read()
+with BackgroundServer(predictor) as server:
+    def post(path):
+        request = urllib.request.Request(server.url + path, image, {"Content-Type": "image/png"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.load(reply)
+    predicted = post("/predict")["predictions"][0]["label"]
+    explained = post("/explain?format=json&target=green")["method"]
+print(json.dumps([predictor.engine.name, predictor.predict([image])[0].label, predicted, explained,
+                  sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "timm", "torchvision"))]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(folder), str(tmp_path / "green.png")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["onnxruntime", "green", "green", "occlusion", []]
