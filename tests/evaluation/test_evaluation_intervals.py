@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from vitreous.evaluation import metrics
+from vitreous.evaluation import influence, metrics
 from vitreous.evaluation.groups import Grouping, class_trials
 from vitreous.evaluation.intervals import class_mean, interval, percentiles, proportion, wilson
 
@@ -118,8 +118,6 @@ def test_means_over_classes_cover_the_truth_as_often_as_they_say(score: str):
 
 
 def test_the_auroc_variance_is_delong_s():
-    from vitreous.evaluation import influence
-
     rng = np.random.default_rng(5)
     labels = np.repeat([0, 1], [30, 20])
     positive = np.round(np.clip(rng.normal(0.4 + 0.2 * labels, 0.2), 0, 1), 1)

@@ -74,7 +74,7 @@ def test_precision_recall_f1_and_support_equal_scikit_learn():
     counts = metrics.class_counts(scores, labels, weights)
     expected = reference.precision_recall_fscore_support(labels, scores.argmax(axis=1), sample_weight=weights)
     for ours, theirs in zip((counts.precision, counts.recall, counts.f1, counts.support), expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+        np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-12)
 
 
 def test_confusion_has_labels_in_rows():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from math import comb
 
 import numpy as np
@@ -103,8 +104,6 @@ def test_the_difference_covers_the_truth_as_often_as_it_says():
 
 
 def test_a_pair_is_ready_for_json():
-    import json
-
     found = compare_pair(np.array([True, False] * 9), np.array([True, True] * 9), None, ("a", "b")).to_dict()
     assert {"a", "b", "difference", "mcnemar_p", "holm_p", "verdict"} <= set(found)
     assert {"value", "low", "high"} <= set(json.loads(json.dumps(found, allow_nan=False))["difference"])

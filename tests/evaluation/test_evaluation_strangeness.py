@@ -19,12 +19,12 @@ def features(num_images: int, num_features: int, seed: int) -> tuple[np.ndarray,
 
 
 def test_distances_are_mahalanobis_to_the_nearest_class_mean():
-    train, labels = features(6000, 4, 0)
+    train, labels = features(60000, 4, 0)
     points, _ = features(50, 4, 1)
     found = fit_strangeness(train, labels, points, 3)
     means = np.stack([train[labels == label].mean(axis=0) for label in range(3)])
     residuals = train - means[labels]
-    inverse = np.linalg.inv(residuals.T @ residuals / (6000 - 3))
+    inverse = np.linalg.inv(residuals.T @ residuals / (60000 - 3))
     offsets = points[:, None] - means
     expected = np.sqrt(np.einsum("nkd,de,nke->nk", offsets, inverse, offsets).min(axis=1))
     np.testing.assert_allclose(found.distances(points), expected, rtol=0.02)

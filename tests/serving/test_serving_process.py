@@ -250,6 +250,24 @@ def test_an_endless_chunked_body_is_answered_413(predictor: Predictor) -> None:
         )
 
 
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_a_client_that_is_refused_early_still_sees_why(predictor: Predictor, connection: str) -> None:
+    """It sends all of its body first, as most clients do, and reads only then."""
+    with BackgroundServer(predictor, ServeConfig(max_body=1000)) as server:
+        client = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+        client.request("POST", "/predict", b"x" * 30_000_000, {**PNG, "Connection": connection})
+        reply = client.getresponse()
+        assert (reply.status, json.load(reply)["error"]["code"]) == (413, "body_too_large")
+        client.close()
+
+
+def test_a_client_that_asks_for_it_is_hung_up_on_after_its_answer(predictor: Predictor) -> None:
+    with BackgroundServer(predictor) as server:
+        head = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        assert raw(server.url, head, seconds=3).endswith(b'{"status":"Healthy"}')
+        assert raw(server.url, head.replace(b"1.1", b"1.0", 1), seconds=3).endswith(b'{"status":"Healthy"}')
+
+
 def test_a_client_that_never_finishes_its_head_is_disconnected(predictor: Predictor) -> None:
     with BackgroundServer(predictor, ServeConfig(body_timeout=0.2)) as server:
         assert raw(server.url, b"") == b""

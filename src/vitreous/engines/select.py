@@ -28,9 +28,8 @@ def _eager(run: RunFolder, threads: int | None) -> Engine:
     if not _has_torch():
         raise MissingExtraError("The eager engine", "train", "torch")
     # The only step of this room into `models`, and only when torch is wanted: see docs/decisions.md.
-    from vitreous.models.load import load_model
-
     from vitreous.engines.eager import EagerEngine
+    from vitreous.models.load import load_model
 
     return EagerEngine(load_model(run))
 

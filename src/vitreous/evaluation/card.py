@@ -60,7 +60,7 @@ def _results(facts: ReportFacts) -> str:
             words.metric_value(name, entry) + (f" ({span})" if (span := words.metric_range(name, entry)) else "")
             for entry in found
         ]
-        rows.append(f"| {words.METRIC_NAMES.get(name, name)} | {' | '.join(cells)} |")
+        rows.append(f"| {words.metric_name(name)} | {' | '.join(cells)} |")
     return "## Results\n\nWith 95 % intervals.\n\n" + "\n".join(rows)
 
 

@@ -115,7 +115,7 @@ def _results(facts: ReportFacts) -> str:
         header.append(f'<th class="num">{text(part)}{marked}</th>')
     rows = []
     for name in facts.metrics[parts[0]]:
-        row = [cell(words.METRIC_NAMES.get(name, name), note=words.METRIC_MEANINGS.get(name, ""))]
+        row = [cell(words.metric_name(name), note=words.METRIC_MEANINGS.get(name, ""))]
         for part in parts:
             found = facts.metrics[part][name]
             value, span = words.metric_value(name, found), words.metric_range(name, found)
@@ -141,7 +141,7 @@ def _methods(facts: ReportFacts) -> str:
     """How the intervals of the headline part were made, each method once."""
     names: dict[str, list[str]] = {}
     for name, found in facts.metrics[facts.parts[0]].items():
-        names.setdefault(found["method"], []).append(words.METRIC_NAMES.get(name, name))
+        names.setdefault(found["method"], []).append(words.metric_name(name))
     return "Intervals: " + "; ".join(f"{method} for {', '.join(users)}" for method, users in names.items()) + "."
 
 

@@ -40,6 +40,10 @@ def decimal(value: float | None) -> str:
     return NO_NUMBER if value is None else f"{value:.3f}"
 
 
+def metric_name(name: str) -> str:
+    return METRIC_NAMES.get(name, name)
+
+
 def metric_value(name: str, found: Mapping[str, Any]) -> str:
     return decimal(found["value"]) if name in PLAIN_NUMBERS else percent(found["value"])
 

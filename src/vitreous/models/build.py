@@ -85,8 +85,8 @@ def build(architecture: Architecture) -> nn.Module:
 
 
 def default_patch_size(image_size: int) -> int:
-    """A patch that gives 16 to about 200 tokens: 2 px for 8-px images, 4 for 32, 8 for 64 to 112, 16 beyond."""
-    for limit, patch in ((16, 2), (48, 4), (112, 8)):
+    """A patch that gives 16 to about 200 tokens: 2 px for 8-px images, 4 for 16 to 48, 8 for 64 to 112, 16 beyond."""
+    for limit, patch in ((12, 2), (48, 4), (112, 8)):
         if image_size <= limit:
             return patch
     return 16

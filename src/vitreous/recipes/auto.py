@@ -105,10 +105,11 @@ def _named_size(model: str) -> int | None:
 
 
 def _image_size(facts: DataFacts) -> int:
-    """Small images as they are, to the next multiple of 4 (2 below 16); large ones at 128 on a CPU, 224 on a GPU."""
+    """Small images as they are, to the next multiple of the patch; tiny ones at twice their size, since moving them by
+    fractions of a pixel would blur them; large ones at 128 on a CPU, 224 on a GPU."""
     side = facts.short_side
-    if side <= 16:
-        return max(4, 2 * math.ceil(side / 2))
+    if side <= 12:
+        return max(8, 4 * math.ceil(side / 2))
     if side <= 96:
         return 4 * math.ceil(side / 4) if side <= 48 else 8 * math.ceil(side / 8)
     return 224 if facts.device == "cuda" and side >= 160 else 128

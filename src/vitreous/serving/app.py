@@ -201,7 +201,6 @@ async def _predict(
     kind = media_type(request)
     async with bodies.read(request) as body:
         images = await images_in(request, body, kind, most or work.config.max_queue)
-        del body
         return await _while_connected(request, work.predict(images, _job(request)))
 
 

@@ -41,29 +41,33 @@ class BodyReader:
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self.max_body:
             raise self._too_large()
-        chunks: list[bytes] = []
+        body = await self._collect(request)
         try:
-            await self._collect(request, chunks)
-            yield b"".join(chunks)
+            yield body
         finally:
-            self.held -= sum(map(len, chunks))
+            self.held -= len(body)
 
-    async def _collect(self, request: Request, chunks: list[bytes]) -> None:
+    async def _collect(self, request: Request) -> bytes:
+        """The body, added to what is held; nothing is added when this raises."""
+        chunks: list[bytes] = []
         taken = 0
         try:
             async with asyncio.timeout(self.seconds):
                 async for chunk in _stream(request):
-                    taken += len(chunk)
-                    if taken > self.max_body:
+                    if taken + len(chunk) > self.max_body:
                         raise self._too_large()
                     if self.held + len(chunk) > self.capacity:
                         raise QueueFullError
+                    taken += len(chunk)
                     self.held += len(chunk)
                     chunks.append(chunk)
-        except TimeoutError as error:
-            raise RequestError(
-                408, "slow_body", f"The body did not arrive within {self.seconds:g} seconds.", {"Connection": "close"}
-            ) from error
+            return b"".join(chunks)
+        except BaseException as error:
+            self.held -= taken
+            if isinstance(error, TimeoutError):
+                text = f"The body did not arrive within {self.seconds:g} seconds."
+                raise RequestError(408, "slow_body", text, {"Connection": "close"}) from error
+            raise
 
     def _too_large(self) -> RequestError:
         return RequestError(413, "body_too_large", f"The body is larger than the limit of {self.max_body:,} bytes.")

@@ -21,7 +21,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from vitreous.config.serve import ServeConfig
 
-
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers that are put up with; the parser itself knows no limit."""
 
@@ -33,6 +32,8 @@ class PatientProtocol(HttpToolsProtocol):
     """Seconds; set by `DrainingServer`."""
     _head_timer: asyncio.TimerHandle | None = None
     _head_size = 0
+    _last: Any = None
+    """The exchange after which the client wants the connection closed."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -57,13 +58,25 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        if not self.cycle.keep_alive:
+            # uvicorn would close right after its answer, and a client still sending would see a reset instead of it.
+            self._last = self.cycle
+            self.cycle.keep_alive = True
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle is self._last and self.cycle.response_complete:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         answered = self.cycle
         super().on_response_complete()
-        # With pipelined requests `cycle` is one further on, not answered yet, and none of our business.
-        if answered.response_complete and answered.more_body:
+        if not answered.response_complete:
+            return  # with pipelined requests `cycle` is one further on, and none of our business
+        if answered.more_body:
             self.loop.call_later(self.patience, self._close_if_still, answered)
+        elif answered is self._last:
+            self.transport.close()
 
     def _await_head(self) -> None:
         self._stop_waiting()

@@ -77,7 +77,7 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
         model = build(found)
     if config.init == "scratch":
         return Start(model, found, {"init": "scratch", "source": None, "licence": None, "notes": []})
-    fetched = _fetch(config, reporter.say)
+    fetched = _fetch(config.init, config.offline, reporter.say)
     if not isinstance(model, VisionTransformer):
         raise UsageError(
             f"--init {config.init} holds Vision Transformer weights; {config.model!r} is a convolutional model.",
@@ -93,13 +93,32 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
     )
 
 
-def _fetch(config: TrainConfig, say: Callable[[str], None]) -> Fetched:
-    if config.init.startswith("timm:"):
-        return fetch_timm(config.init.removeprefix("timm:"), offline=config.offline, say=say)
-    path = Path(config.init)
+def create(
+    name: str, num_classes: int, init: str, *, image_size: int, in_chans: int, offline: bool, **net: Any
+) -> nn.Module:
+    """What `vitreous.create_model` does; see there."""
+    model = build(architecture(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net))
+    if init == "auto":
+        parsed = parse_vit(name)
+        published = PRETRAINED.get(f"vit_{parsed.size}") if parsed and parsed.patch_size in (None, 16) else None
+        init = f"timm:{published}" if published and not offline and hub_is_reachable() else "scratch"
+    if init != "scratch":
+        if not isinstance(model, VisionTransformer):
+            raise UsageError(
+                f"init={init!r} needs a Vision Transformer; {name!r} is convolutional.", "Use init='scratch'."
+            )
+        fetched = _fetch(init, offline, None)
+        load_into(model, fetched.state, fetched.source)
+    return model
+
+
+def _fetch(init: str, offline: bool, say: Callable[[str], None] | None) -> Fetched:
+    if init.startswith("timm:"):
+        return fetch_timm(init.removeprefix("timm:"), offline=offline, say=say)
+    path = Path(init)
     if not path.exists():
         raise WeightsError(
-            f"--init {config.init!r} is neither a file, a run folder, nor timm:NAME.",
+            f"--init {init!r} is neither a file, a run folder, nor timm:NAME.",
             "Use auto, scratch, a path, or for example timm:vit_tiny_patch16_224.",
         )
     return Fetched(read_weights(path), str(path), "as the file's owner says")

@@ -1,0 +1,50 @@
+"""`vitreous evaluate RUN [DATA]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from vitreous.cli.output import Console
+from vitreous.cli.parse import Common, parse
+
+DESCRIPTION = """Metrics with 95 % intervals: on a part of the data the run was made from, or on other labelled data.
+Looking at the test part is recorded in run.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(Common):
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    data: tyro.conf.Positional[str | None] = None
+    """Other labelled data: a folder of class folders or a manifest."""
+    split: str = "val"
+    """Part of the run's own data: train, val or test."""
+    engine: str = "auto"
+    """auto, eager or onnxruntime."""
+    threads: int | None = None
+    """CPU threads; all that this process may use when absent."""
+    out: Path | None = None
+    """Also write the metrics to this JSON file."""
+
+
+def run(arguments: Sequence[str], console: Console) -> int:
+    parsed = parse(EvaluateArguments, arguments, "evaluate", DESCRIPTION)
+    from vitreous.runs import RunFolder
+    from vitreous.runs.atomic import write_json
+    from vitreous.workflows.evaluate import evaluate
+    from vitreous.workflows.summary import metrics_table
+
+    folder = RunFolder.open(parsed.run)
+    found = evaluate(
+        folder, parsed.data, split=parsed.split, engine=parsed.engine, threads=parsed.threads, reporter=console
+    )
+    if parsed.out is not None:
+        write_json(parsed.out, found.metrics)
+    bad = [{"path": path, "reason": reason} for path, reason in found.bad_files]
+    text = metrics_table(found.metrics) + (f"\n{len(bad)} files could not be used." if bad else "")
+    console.result({"run": str(parsed.run), "metrics": found.metrics, "bad_files": bad}, text)
+    return 0

@@ -1,0 +1,136 @@
+"""A loaded run folder in Python: predict, explain, evaluate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitreous.config.convert import from_dict
+from vitreous.config.input import InputSpec
+from vitreous.config.train import TrainConfig
+from vitreous.errors import ImageError
+from vitreous.inputs import ImageSource
+from vitreous.runs import Prediction, RunFolder
+from vitreous.serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vitreous.explanation import Explanation
+    from vitreous.export import ExportResult
+
+
+class Classifier:
+    """What `vitreous.load` and `vitreous.train` return."""
+
+    def __init__(self, run: RunFolder, engine: str = "auto", threads: int | None = None) -> None:
+        self.run = run
+        self._engine_name, self._threads = engine, threads
+
+    def predict(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
+        """One `Prediction` an image: paths, encoded bytes, Pillow images, arrays (h, w, c) or tensors (c, h, w).
+
+        Raises the ImageError of the first that cannot be used, naming it.
+        """
+        if isinstance(images, list | tuple) or hasattr(images, "__next__"):
+            sources = list(images)
+        else:
+            sources = [images]
+        try:
+            return self.predictor.predict(sources, top=top)
+        except ImageError:
+            for source in sources:  # find the one at fault, to name it
+                try:
+                    self.predictor.decode(source)
+                except ImageError as error:
+                    name = str(source) if isinstance(source, str | Path) else f"image {sources.index(source)}"
+                    raise type(error)(f"{name} {error.message}", error.hint) from error
+            raise
+
+    def explain(
+        self, image: ImageSource, method: str = "auto", target: str | int | None = None, *, faithfulness: bool = True
+    ) -> Explanation:
+        """Which parts of the image speak for `target` (the likeliest class when None), and how far to believe it."""
+        return self.predictor.explain(image, method, target, faithfulness=faithfulness)
+
+    def evaluate(self, data: str | Path | None = None, *, split: str = "val") -> dict[str, Any]:
+        """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
+        from vitreous.workflows.evaluate import evaluate
+
+        return evaluate(self.run, data, split=split, engine=self._engine_name).metrics
+
+    def export(self, format: str = "onnx", *, out: str | Path | None = None, overwrite: bool = False) -> ExportResult:
+        """Write the model in another format, with the proof that it agrees; see `vitreous.export.export_run`."""
+        from vitreous.export import export_run
+
+        result = export_run(self.run, format, out=Path(out) if out else None, overwrite=overwrite)
+        self.run = result.run
+        return result
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The run and the engine that executes it, loaded when first needed."""
+        return Predictor.load(self.run, self._engine_name, self._threads)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The module with its weights, in evaluation mode."""
+        from vitreous.models.load import load_model
+
+        return load_model(self.run)
+
+    @property
+    def spec(self) -> InputSpec:
+        """How an image becomes the array the model sees."""
+        return self.run.spec
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs."""
+        return self.run.classes
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    def __repr__(self) -> str:
+        return f"Classifier({str(self.run.path)!r}, {self.run.architecture['name']}, {len(self.classes)} classes)"
+
+
+def load(path: str | Path, engine: str = "auto", threads: int | None = None) -> Classifier:
+    """Open a run folder. Raises RunError when it is absent, unfinished or damaged."""
+    return Classifier(RunFolder.open(path), engine, threads)
+
+
+def train(data: str | Path, **settings: Any) -> Classifier:
+    """Train on a folder, a manifest or "digits"; settings are the flags of `vitreous train` with underscores.
+
+    Nested ones are dictionaries: `optim={"lr": 3e-4}`. Raises UsageError for unknown names, and what training raises.
+    """
+    from vitreous.workflows.train import train as train_run
+
+    paths = {name: Path(settings[name]) for name in ("out", "val", "test") if settings.get(name) is not None}
+    return Classifier(train_run(data, from_dict(TrainConfig, {**settings, **paths})))
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    init: str = "scratch",
+    *,
+    image_size: int = 0,
+    in_chans: int = 3,
+    offline: bool = False,
+    **net: Any,
+) -> nn.Module:
+    """A module by name: ours for Vision Transformers, timm's for convolutional models.
+
+    init: scratch, auto (published weights where they can be had, else scratch), timm:NAME, a file or a run folder.
+    image_size: pixels; 0 takes the one in the name, or 224. net: fields of `NetConfig`.
+    Raises UsageError for unknown names and sizes that do not fit, WeightsError for a named source that cannot be had.
+    """
+    from vitreous.workflows.initial import create
+
+    return create(name, num_classes, init, image_size=image_size, in_chans=in_chans, offline=offline, **net)

@@ -1,0 +1,147 @@
+"""`vitreous evaluate`: metrics with intervals on a part of the run's own data, or on other labelled data."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitreous.config.convert import from_dict, read_settings
+from vitreous.config.train import TrainConfig
+from vitreous.data import PixelStore, Source, Split, load_source
+from vitreous.data import scan as scanning
+from vitreous.engines import load_engine
+from vitreous.engines.onnxruntime import available_cores
+from vitreous.errors import DataError, UsageError, unknown_name
+from vitreous.evaluation.evaluate import evaluate_part, metrics_document
+from vitreous.runs.folder import CONFIG, SPLITS, RunFolder
+from vitreous.workflows.environment import available_memory, processor, require
+from vitreous.workflows.reporter import Reporter, Silent
+
+PARTS = ("train", "val", "test")
+CHOSEN_ON = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    part: str
+    """train, val, test, or "data" for other data."""
+    metrics: dict[str, Any]
+    """As `metrics.json`, with the one part."""
+    bad_files: list[tuple[str, str]]
+    """(path, reason) of images left out; no number counts them."""
+
+
+def evaluate(
+    run: RunFolder,
+    data: str | Path | None = None,
+    *,
+    split: str = "val",
+    engine: str = "auto",
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Score a run. Without `data`, on the part `split` of the data it was made from, found again by `splits.csv`.
+
+    Looking at the test part is recorded in `run.json`. Raises UsageError for an unknown part, DataError where images
+    or classes are missing, and the errors of the engine.
+    """
+    require("Evaluation", "train")
+    reporter = reporter or Silent()
+    if split not in PARTS:
+        raise unknown_name("part", split, PARTS)
+    part = "data" if data is not None else split
+    source, labels, groups, bad = _foreign(run, str(data), reporter) if data is not None else _own(run, split)
+    began = time.monotonic()
+    threads = threads or available_cores()
+    loaded = load_engine(run, engine, threads)
+    with reporter.task(f"reading {part} images", "images") as progress:
+        store = PixelStore(
+            source,
+            np.arange(len(source.samples)),
+            run.spec,
+            threads=threads,
+            max_bytes=available_memory() // 4,
+            progress=progress.update,
+        )
+    from vitreous.workflows.score import outputs
+
+    with reporter.task(f"scoring {part}", "images") as progress:
+        found = outputs(loaded, store, progress.update)
+    result = evaluate_part(found.logits, labels, groups, run.classes, run.temperature)
+    seconds = time.monotonic() - began
+    timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
+    notes = []
+    if part in CHOSEN_ON:
+        notes.append(f"The {part} part was used for training or choosing: these numbers flatter.")
+    if part == "test":
+        count = int(run.facts.get("test_scored", 0)) + 1
+        entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "evaluate"}
+        run.updated(test_scored=count, test_log=[*run.facts.get("test_log", []), entry])
+        if count > 1:
+            notes.append(f"The test part was scored {count} times; choosing by it would spoil it.")
+    for note in notes:
+        reporter.warn(note)
+    document = {**metrics_document({part: result}, timing, notes), "engine": loaded.name}
+    return Evaluation(part, document, [(entry.path, entry.reason) for entry in bad])
+
+
+def _own(run: RunFolder, part: str) -> tuple[Source, np.ndarray, list[str], list[Any]]:
+    """The images of one part, matched by path with the split that is stored in the run."""
+    config = from_dict(TrainConfig, read_settings(run.path / CONFIG))
+    split = Split.read_csv(run.path / SPLITS)
+    place = run.facts["data"]["source"]
+    source = load_source(
+        place, group=config.group, val=config.val, test=config.test, ignore_classes=config.ignore_classes
+    )
+    index = {sample.path: number for number, sample in enumerate(source.samples)}
+    wanted = split.indices(part)
+    missing = [split.paths[row] for row in wanted if split.paths[row] not in index]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(wanted):,} {part} images are no longer in {place!r}; the first: {missing[0]}.",
+            "Restore them, or name other data: vitreous evaluate RUN DATA",
+        )
+    source = source.select([index[split.paths[row]] for row in wanted])
+    scan = scanning.scan(source, threads=available_cores())
+    changed = [
+        split.paths[wanted[i]]
+        for i, digest in zip(scan.good, scan.hashes, strict=True)
+        if digest != split.hashes[wanted[i]]
+    ]
+    if changed or scan.bad:
+        first = changed[0] if changed else scan.bad[0].path
+        raise DataError(
+            f"{len(changed) + len(scan.bad):,} {part} images changed since training; the first: {first}.",
+            "Restore them, or name the folder to evaluate it as new data: vitreous evaluate RUN DATA",
+        )
+    classes = {name: number for number, name in enumerate(run.classes)}
+    labels = np.array([classes[split.labels[row]] for row in wanted], np.int64)
+    return source, labels, [split.groups[row] for row in wanted], []
+
+
+def _foreign(run: RunFolder, data: str, reporter: Reporter) -> tuple[Source, np.ndarray, list[str], list[Any]]:
+    source = load_source(data, trainable=False)
+    for note in source.notes:
+        reporter.say(note)
+    unknown = [name for name in source.classes if name not in run.classes]
+    if unknown:
+        raise UsageError(
+            f"{data!r} has the class {unknown[0]!r}, which the model does not know; it knows {', '.join(run.classes[:20])}.",
+            "Rename the folder or label, or leave those images out.",
+        )
+    with reporter.task("checking every image", "images") as progress:
+        scan = scanning.scan(source, threads=available_cores(), progress=progress.update)
+    if not scan.good:
+        raise DataError(f"None of the {len(source.samples):,} images in {data!r} can be used.")
+    source = source.select(scan.good)
+    classes = {name: number for number, name in enumerate(run.classes)}
+    labels = np.array([classes[sample.label] for sample in source.samples], np.int64)
+    groups = [sample.group or digest for sample, digest in zip(source.samples, scan.hashes, strict=True)]
+    return source, labels, groups, scan.bad

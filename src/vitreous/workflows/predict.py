@@ -1,0 +1,233 @@
+"""`vitreous predict`: files, folders, globs and manifests to a table, in bounded memory, resumable. No torch here."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitreous.errors import DataError, ImageError, UsageError
+from vitreous.inputs.decode import FILE_FORMATS
+from vitreous.runs import Prediction
+from vitreous.runs.atomic import storage_error, write_text, write_with
+from vitreous.serving.predictor import Predictor
+from vitreous.workflows.reporter import Reporter, Silent
+
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2",
+    ".tga", ".ico", ".pcx", ".avif", ".mpo",
+)  # fmt: skip
+TABLES = (".csv", ".parquet")
+PATH_COLUMNS = ("path", "file", "image", "filename", "file_name")
+CHUNK = 32
+
+
+@dataclass
+class Predictions:
+    """What was predicted; empty of rows when they went to a file."""
+
+    rows: list[Prediction] = field(default_factory=list)
+    bad_files: list[tuple[str, str]] = field(default_factory=list)
+    count: int = 0
+    """Images answered, in this session or before."""
+    out: Path | None = None
+
+
+def predict(
+    predictor: Predictor,
+    inputs: Sequence[str],
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    top: int = 5,
+    threads: int = 1,
+    reporter: Reporter | None = None,
+) -> Predictions:
+    """Label every image the inputs name.
+
+    out: a .csv, .parquet or .jsonl file; rows gather in a file beside it until all are there, so that an interrupted
+    run is continued with `resume`. Raises UsageError for inputs that do not exist, DataError when no image is usable.
+    """
+    reporter = reporter or Silent()
+    paths = expand(inputs)
+    if out is None:
+        found = Predictions()
+        for rows, bad in _answers(predictor, paths, top, threads, reporter):
+            found.rows += rows
+            found.bad_files += bad
+        found.count = len(found.rows)
+        return _checked(found, paths)
+    if out.suffix.lower() not in WRITERS:
+        raise UsageError(f"--out {out.name!r} has no known ending.", f"Use one of {', '.join(WRITERS)}.")
+    if out.exists() and not (resume or overwrite):
+        raise UsageError(f"{str(out)!r} exists already.", "Add --overwrite, or --resume to add what is missing.")
+    return _checked(_to_file(predictor, paths, out, resume, top, threads, reporter), paths)
+
+
+def expand(inputs: Iterable[str]) -> list[str]:
+    """Files, folders (searched for images), globs and manifests to image paths, in order, each once."""
+    inputs, found = list(inputs), dict[str, None]()
+    if not inputs:
+        raise UsageError("No images were named.", "Name files, folders, globs, or a CSV or Parquet file of paths.")
+    for entry in inputs:
+        path = Path(entry)
+        if path.is_dir():
+            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+            if not inside:
+                raise UsageError(f"The folder {entry!r} holds no images.", f"Looked for {', '.join(SUFFIXES[:8])} ...")
+            found |= dict.fromkeys(str(file) for file in inside)
+        elif path.is_file() and path.suffix.lower() in TABLES:
+            found |= dict.fromkeys(_listed(path))
+        elif path.exists():
+            found[entry] = None
+        elif glob.has_magic(entry):
+            matches = sorted(glob.glob(entry, recursive=True))  # noqa: PTH207 - patterns may be absolute
+            if not matches:
+                raise UsageError(f"Nothing matches {entry!r}.", "Check the pattern; quote it so that it arrives whole.")
+            found |= dict.fromkeys(match for match in matches if Path(match).is_file())
+        else:
+            raise UsageError(f"There is no file or folder {entry!r}.", "Check the path.")
+    return list(found)
+
+
+def _listed(table: Path) -> list[str]:
+    """Paths in a manifest, relative to where it lies."""
+    if table.suffix.lower() == ".csv":
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+        columns = list(rows[0]) if rows else []
+        values = {name: [row[name] for row in rows] for name in columns}
+    else:
+        import pyarrow.parquet as pq
+
+        columns = pq.read_schema(table).names
+        wanted = [name for name in columns if name.lower() in PATH_COLUMNS]
+        values = pq.read_table(table, columns=wanted).to_pydict()
+    column = next((name for name in values if name.lower() in PATH_COLUMNS), None)
+    if column is None or any(not isinstance(value, str) for value in values[column]):
+        raise UsageError(
+            f"{str(table)!r} has no column of paths; it has {', '.join(columns) or 'none'}.",
+            f"Name it one of {', '.join(PATH_COLUMNS)}.",
+        )
+    return [str(table.parent / value) for value in values[column]]
+
+
+def _answers(
+    predictor: Predictor, paths: Sequence[str], top: int, threads: int, reporter: Reporter
+) -> Iterator[tuple[list[Prediction], list[tuple[str, str]]]]:
+    """Chunks of answers and of bad files. While one chunk is in the model, the next is being decoded."""
+    remaining, done = iter(paths), 0
+    with (
+        ThreadPoolExecutor(max(1, threads), "vitreous-decode") as pool,
+        reporter.task("predicting", "images") as progress,
+    ):
+
+        def start() -> list[Any]:
+            return [
+                (path, pool.submit(predictor.decode, path, formats=FILE_FORMATS)) for path in islice(remaining, CHUNK)
+            ]
+
+        chunk = start()
+        while chunk:
+            following = start()
+            good, arrays, bad = [], [], []
+            for path, future in chunk:
+                try:
+                    arrays.append(future.result())
+                    good.append(path)
+                except ImageError as error:
+                    bad.append((path, error.message))
+            answers = predictor.predict_arrays(np.stack(arrays), top, good) if arrays else []
+            done += len(chunk)
+            progress.update(done, len(paths))
+            yield answers, bad
+            chunk = following
+
+
+def _to_file(
+    predictor: Predictor, paths: list[str], out: Path, resume: bool, top: int, threads: int, reporter: Reporter
+) -> Predictions:
+    part = out.with_name(f"{out.name}.part")
+    before = _read_part(part) if resume else []
+    known = {row["path"] for row in before}
+    if resume and out.exists() and not part.exists():
+        reporter.say(f"{out} is finished; nothing to do.")
+        return Predictions(out=out, count=len(paths))
+    bad = [(row["path"], row["reason"]) for row in before if "reason" in row]
+    remaining = [path for path in paths if path not in known]
+    if before:
+        reporter.say(f"{len(known):,} images are answered already; {len(remaining):,} remain.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("a" if resume else "w", encoding="utf-8") as file:
+            for rows, worse in _answers(predictor, remaining, top, threads, reporter):
+                file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
+                file.writelines(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in worse)
+                file.flush()
+                bad += worse
+    except OSError as error:
+        raise storage_error(out, error) from error
+    order = {path: number for number, path in enumerate(paths)}
+    rows = [row for row in _read_part(part) if "reason" not in row and row["path"] in order]
+    rows.sort(key=lambda row: order[row["path"]])
+    WRITERS[out.suffix.lower()](out, rows, predictor.classes)
+    part.unlink()
+    return Predictions(bad_files=bad, count=len(rows), out=out)
+
+
+def _read_part(part: Path) -> list[dict[str, Any]]:
+    if not part.is_file():
+        return []
+    lines = part.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines) - 1:  # only the last line may have been cut off
+                raise DataError(
+                    f"{str(part)!r} is damaged in line {number + 1}.", "Delete it and run again."
+                ) from error
+    return rows
+
+
+def _checked(found: Predictions, paths: list[str]) -> Predictions:
+    if found.count == 0:
+        path, reason = found.bad_files[0] if found.bad_files else (paths[0] if paths else "", "no images were named")
+        raise DataError(f"None of {len(paths):,} images can be used; the first: {path} {reason}.")
+    return found
+
+
+def _write_csv(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "label", "score", "abstain", "ood", "top"))
+    for row in rows:
+        top = "; ".join(f"{entry['label']}={entry['score']:.4f}" for entry in row["top"])
+        writer.writerow((row["path"], row["label"], f"{row['score']:.6f}", row["abstain"], f"{row['ood']:.4f}", top))
+    write_text(out, text.getvalue())
+
+
+def _write_jsonl(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
+    write_text(out, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _write_parquet(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pylist(rows)
+    write_with(out, lambda temporary: pq.write_table(table, temporary))
+
+
+WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}

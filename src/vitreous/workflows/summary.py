@@ -1,0 +1,87 @@
+"""Results as short text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitreous.runs.folder import METRICS, REPORT
+
+NAMES = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "ece": "calibration error",
+    "brier": "Brier score",
+    "nll": "log loss",
+}
+PERCENT = ("accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+
+
+def number(name: str, found: Mapping[str, Any]) -> str:
+    """ "98.9 % (97.2 to 99.6)", or the plain value for losses."""
+    if found["value"] is None:
+        return "undefined"
+    scale, unit, digits = (100, " %", 1) if name in PERCENT else (1, "", 3)
+    text = f"{scale * found['value']:.{digits}f}{unit}"
+    if found["low"] is None:
+        return text
+    return f"{text} ({scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f})"
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Each metric with its 95 % interval, a column for each part."""
+    parts = list(metrics["per_class"])
+    rows = [["", *(f"{part} ({metrics[part]['accuracy']['n']:,} images)" for part in parts)]]
+    for name, label in NAMES.items():
+        if name in metrics[parts[0]]:
+            rows.append([label, *(number(name, metrics[part][name]) for part in parts)])
+    return aligned(rows)
+
+
+def run_summary(path: Path, metrics: Mapping[str, Any]) -> str:
+    """What `train` prints at its end."""
+    lines = ["", metrics_table(metrics), ""]
+    part = "test" if "test" in metrics["per_class"] else next(iter(metrics["per_class"]))
+    pairs = confused(metrics, part)
+    if pairs:
+        lines += ["Most confused in the " + part + " part: " + "; ".join(pairs), ""]
+    lines += [
+        f"run     {path}",
+        f"report  {path / REPORT}",
+        f"data    {path / METRICS}",
+        "",
+        "Next:",
+        f"  vitreous predict {path} IMAGE...",
+        f"  vitreous explain {path} IMAGE",
+        f"  vitreous serve {path}",
+    ]
+    return "\n".join(lines)
+
+
+def confused(metrics: Mapping[str, Any], part: str, most: int = 3) -> list[str]:
+    """ "crack taken for break (3 of 14)", worst first."""
+    classes, matrix = list(metrics["per_class"][part]), metrics["confusion"][part]
+    pairs = [
+        (count, f"{classes[row]} taken for {classes[column]} ({count} of {sum(counts)})")
+        for row, counts in enumerate(matrix)
+        for column, count in enumerate(counts)
+        if row != column and count
+    ]
+    return [text for _, text in sorted(pairs, key=lambda pair: -pair[0])[:most]]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
