@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from vitreous.cli.verbs import VERBS
 from vitreous.errors import UsageError, nearest, unknown_name
 
 T = TypeVar("T")

@@ -156,6 +156,7 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
         "training": {
             "steps": state.step,
             "best_step": state.best_step,
+            "seconds": round(state.seconds, 2),
             "precision": config.precision,
             "stopped_early": bool(config.steps and state.step < config.steps),
         },

@@ -74,6 +74,23 @@ def confused(metrics: Mapping[str, Any], part: str, most: int = 3) -> list[str]:
     return [text for _, text in sorted(pairs, key=lambda pair: -pair[0])[:most]]
 
 
+def comparison_table(models: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy and cost of the models of a comparison."""
+    rows = [["model", "test accuracy (95 % interval)", "parameters", "MACs", "training", "one image"]]
+    rows += [
+        [
+            entry["name"],
+            number("accuracy", entry["accuracy"]),
+            f"{entry['parameters'] / 1e6:.2f} M",
+            f"{entry['macs'] / 1e6:,.1f} M",
+            f"{entry['train_seconds']:.0f} s",
+            f"{entry['latency_ms']:.2f} ms",
+        ]
+        for entry in models
+    ]
+    return aligned(rows)
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell; the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

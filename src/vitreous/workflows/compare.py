@@ -1,0 +1,126 @@
+"""`vitreous compare`: several models on one split with one budget; accuracy, cost, and whether they really differ."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from vitreous.config.train import TrainConfig
+from vitreous.engines.eager import EagerEngine
+from vitreous.engines.onnxruntime import available_cores
+from vitreous.errors import UsageError
+from vitreous.evaluation.paired import PairResult, compare_all
+from vitreous.models.build import timm_models
+from vitreous.models.load import load_model
+from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
+from vitreous.runs.atomic import write_json
+from vitreous.runs.create import claim
+from vitreous.runs.folder import PREDICTIONS, RunFolder
+from vitreous.workflows.environment import processor, require, versions
+from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.train import train
+
+COMPARISON = "comparison.json"
+WARM_UP, TIMED = 5, 40
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on the same split, and what may be said of their differences."""
+
+    folder: Path
+    runs: list[RunFolder]
+    models: list[dict[str, Any]]
+    """name, run, accuracy {value, low, high}, parameters, macs, train_seconds, latency_ms (batch 1, eager, here)."""
+    pairs: list[PairResult]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "models": self.models,
+            "pairs": [pair.to_dict() for pair in self.pairs],
+            "folder": str(self.folder),
+            "processor": processor(),
+            "versions": versions(),
+        }
+
+
+def compare(
+    data: str | Path, models: Sequence[str], config: TrainConfig | None = None, reporter: Reporter | None = None
+) -> Comparison:
+    """Train each model on the same split from the same seed with the same budget, and test the differences.
+
+    All start from random weights unless `init` says otherwise: published weights for one and none for the other would
+    compare the weights. `time` and `epochs` hold for each model. Raises UsageError for fewer than two or unknown names,
+    and what training raises.
+    """
+    require("Comparing", "train")
+    config, reporter = config or TrainConfig(), reporter or Silent()
+    names = list(dict.fromkeys(models))
+    if len(names) < 2:
+        raise UsageError("A comparison needs at least two different models.", "Such as --models vit_micro,resnet_micro")
+    for name in names:
+        if parse_vit(name) is None and name not in CNN_BASELINES:
+            check_model_name(name, timm_models())
+    if config.init == "auto":
+        config = replace(config, init="scratch")
+    place = claim(config.out, f"compare-{Path(str(data)).resolve().stem}", overwrite=config.overwrite)
+    runs = []
+    for name in names:
+        reporter.say(f"--- {name}")
+        runs.append(train(data, replace(config, model=name, out=place.path / name, overwrite=False), reporter))
+    entries = [_entry(name, run) for name, run in zip(names, runs, strict=True)]
+    found = Comparison(place.path, runs, entries, _pairs(names, runs))
+    write_json(place.path / COMPARISON, found.to_dict())
+    return found
+
+
+def latency_ms(run: RunFolder) -> float:
+    """Median milliseconds of one forward pass of one image in eager PyTorch on this machine, warm."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_cores())
+    try:
+        engine, image = EagerEngine(load_model(run)), np.zeros((1, *run.spec.shape), np.float32)
+        times = []
+        for _ in range(WARM_UP + TIMED):
+            begin = time.perf_counter()
+            engine.predict(image)
+            times.append(time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(before)
+    return 1000 * statistics.median(times[WARM_UP:])
+
+
+def _entry(name: str, run: RunFolder) -> dict[str, Any]:
+    return {
+        "name": name,
+        "run": str(run.path),
+        "accuracy": run.facts["headline"]["accuracy"],
+        "parameters": run.facts["parameters"],
+        "macs": run.facts["macs"],
+        "train_seconds": run.facts["training"]["seconds"],
+        "latency_ms": round(latency_ms(run), 3),
+    }
+
+
+def _pairs(names: Sequence[str], runs: Sequence[RunFolder]) -> list[PairResult]:
+    """Which test images each model got right, paired by path."""
+    columns = ["path", "part", "label", "predicted", "group"]
+    correct: dict[str, np.ndarray] = {}
+    paths: list[str] = []
+    groups: list[str] = []
+    for name, run in zip(names, runs, strict=True):
+        rows = pq.read_table(run.path / PREDICTIONS, columns=columns).to_pylist()
+        test = sorted((row for row in rows if row["part"] == "test"), key=lambda row: row["path"])
+        assert not paths or paths == [row["path"] for row in test], "runs of one comparison share their split"
+        paths, groups = [row["path"] for row in test], [row["group"] for row in test]
+        correct[name] = np.array([row["label"] == row["predicted"] for row in test])
+    return compare_all(correct, groups)
