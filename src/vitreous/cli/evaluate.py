@@ -33,6 +33,9 @@ class EvaluateArguments(Common):
 
 def run(arguments: Sequence[str], console: Console) -> int:
     parsed = parse(EvaluateArguments, arguments, "evaluate", DESCRIPTION)
+    from vitreous.workflows.environment import require
+
+    require("Evaluation", "train")
     from vitreous.runs import RunFolder
     from vitreous.runs.atomic import write_json
     from vitreous.workflows.evaluate import evaluate

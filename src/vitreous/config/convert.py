@@ -52,14 +52,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The dictionary in a JSON or TOML settings file. Raises UsageError when it cannot be read or parsed."""
     if not path.is_file():
         raise UsageError(f"The settings file {str(path)!r} does not exist.", "Pass a JSON or TOML file to --config.")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".toml":
             import tomllib
 
             return tomllib.loads(text)
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(f"The settings file {str(path)!r} is not valid: {error}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"The settings file {str(path)!r} must hold one object, found a {type(values).__name__}.")
@@ -81,12 +81,14 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
                 return _coerce(arm, value, name)
             except UsageError:
                 continue
+        if isinstance(value, str) and (words := [entry for entry in _choices(hint) if isinstance(entry, str)]):
+            raise unknown_name(f"value for {name}:", value, words)
         raise _mismatch(name, hint, value)
     if origin is typing.Literal:
-        if value in typing.get_args(hint):
+        # The type counts too: in Python True == 1 and 3.0 == 3.
+        if any(value == entry and type(value) is type(entry) for entry in typing.get_args(hint)):
             return value
-        allowed = [str(entry) for entry in typing.get_args(hint)]
-        raise unknown_name(f"value for {name}:", str(value), allowed)
+        raise unknown_name(f"value for {name}:", str(value), [str(entry) for entry in _choices(hint)])
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise _mismatch(name, hint, value)
@@ -111,6 +113,34 @@ def _coerce(hint: Any, value: Any, name: str) -> Any:
     raise _mismatch(name, hint, value)
 
 
+def _choices(hint: Any) -> list[Any]:
+    """The values that the Literals in a type name."""
+    if typing.get_origin(hint) is typing.Literal:
+        return list(typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [entry for arm in typing.get_args(hint) for entry in _choices(arm)]
+    return []
+
+
 def _mismatch(name: str, hint: Any, value: Any) -> UsageError:
-    wanted = getattr(hint, "__name__", str(hint)).replace("NoneType", "null")
-    return UsageError(f"The setting {name!r} must be {wanted}, got {value!r}.")
+    return UsageError(f"The setting {name!r} must be {_in_words(hint)}, got {value!r}.")
+
+
+def _in_words(hint: Any) -> str:
+    """A type as someone who writes a settings file calls it."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(arm) for arm in typing.get_args(hint))
+    if choices := _choices(hint):
+        return " or ".join(repr(choice) for choice in choices)
+    if typing.get_origin(hint) is tuple:
+        return "a list"
+    if dataclasses.is_dataclass(hint):
+        return "an object"
+    return {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        Path: "a path",
+        type(None): "null",
+    }.get(hint, str(hint))

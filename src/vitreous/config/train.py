@@ -43,6 +43,24 @@ class OptimConfig:
     label_smoothing: float | None = None
     """Probability mass spread evenly over all classes, in [0, 1)."""
 
+    def __post_init__(self) -> None:
+        _check_ranges(
+            self,
+            "optim",
+            {
+                "lr": "(0, inf)",
+                "weight_decay": "[0, inf)",
+                "beta1": "[0, 1)",
+                "beta2": "[0, 1)",
+                "warmup": "[0, 1)",
+                "final_lr": "[0, 1]",
+                "clip_norm": "[0, inf)",
+                "accumulation": "[1, inf)",
+                "ema_decay": "[0, 1)",
+                "label_smoothing": "[0, 1)",
+            },
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetConfig:
@@ -70,6 +88,22 @@ class NetConfig:
     """Chance that an input of the head is zeroed in training, in [0, 1)."""
     checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(
+            self,
+            "net",
+            {
+                "patch_size": "[1, inf)",
+                "embed_dim": "[1, inf)",
+                "depth": "[1, inf)",
+                "num_heads": "[1, inf)",
+                "mlp_ratio": "(0, inf)",
+                "num_registers": "[0, inf)",
+                "drop_path": "[0, 1)",
+                "dropout": "[0, 1)",
+            },
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,10 +224,27 @@ class TrainConfig:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) <= 0.5:
                 raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 0.5], got {getattr(self, name)}.")
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"--max-bad must lie in [0, 1], got {self.max_bad}.")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, got {self.seed}.")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other.", "Give one of them.")
         if self.resume and self.out is None:
             raise UsageError("--resume needs the run folder to continue.", "Add --out runs/NAME.")
+
+
+def _check_ranges(settings: object, stage: str, ranges: dict[str, str]) -> None:
+    """Raise UsageError for the first number outside its interval; one left open (None) is in range."""
+    for name, interval in ranges.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        low, high = (float(end) for end in interval[1:-1].split(","))
+        above = value > low or (interval[0] == "[" and value == low)
+        below = value < high or (interval[-1] == "]" and value == high)
+        if not (above and below):  # also true of NaN
+            raise UsageError(f"--{stage}.{name.replace('_', '-')} must lie in {interval}, got {value}.")
 
 
 def parse_duration(text: str) -> float:

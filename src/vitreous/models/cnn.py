@@ -30,7 +30,7 @@ class ConvNet(nn.Module):
         if drop_path:
             options["drop_path_rate"] = drop_path
         if name == "resnet_micro":
-            body: Any = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=(64, 64, 96, 128), **options)  # type: ignore[arg-type]
+            body: Any = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 96, 128), **options)  # type: ignore[arg-type]
         else:
             body = timm.create_model(name, **options)
         if small_stem and isinstance(body, ResNet):

@@ -33,8 +33,10 @@ class PatchEmbedding(nn.Module):
 class ConvStem(nn.Module):
     """Strided 3x3 convolutions in place of one large patch projection (Xiao et al. 2021, arXiv:2106.14881).
 
-    Each halves the grid until a token stands for `patch_size` pixels; the last layer is a 1x1 convolution. Group
-    normalisation with one group replaces the paper's batch normalisation, so that a batch's images do not see each other.
+    Each halves the grid until a token stands for `patch_size` pixels; the last layer is a 1x1 convolution. For patches
+    of at most 4 pixels, that is for small images, each is preceded by one that keeps the grid, as in the tokenizers of
+    compact transformers (arXiv:2104.05704). Group normalisation with one group replaces the paper's batch
+    normalisation, so that the images of a batch do not see each other.
     """
 
     def __init__(self, patch_size: tuple[int, int], in_chans: int, embed_dim: int) -> None:
@@ -43,21 +45,32 @@ class ConvStem(nn.Module):
         if patch_size[0] != patch_size[1] or size < 2 or size & (size - 1):
             raise ValueError(f"a convolutional stem needs a square patch of 2, 4, 8, 16 ... pixels, got {patch_size}")
         self.patch_size = patch_size
-        halvings = int(math.log2(size))
-        widths = [max(16, embed_dim >> (halvings - 1 - index)) for index in range(halvings)]
         layers: list[nn.Module] = []
-        for before, after in zip([in_chans, *widths[:-1]], widths, strict=True):
+        before = in_chans
+        for after, stride in _convolutions(size, embed_dim):
             layers += [
-                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
+                nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=False),
                 nn.GroupNorm(1, after),
                 nn.GELU(),
             ]
+            before = after
         self.layers = nn.Sequential(*layers)
-        self.projection = nn.Conv2d(widths[-1], embed_dim, kernel_size=1)
+        self.projection = nn.Conv2d(before, embed_dim, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
         return rearrange(self.projection(self.layers(images)), "b d gh gw -> b (gh gw) d")
+
+
+def _convolutions(patch_size: int, embed_dim: int) -> list[tuple[int, int]]:
+    """(width, stride) of the stem's 3x3 convolutions, first to last."""
+    halvings = int(math.log2(patch_size))
+    if patch_size > 4:
+        return [(max(16, embed_dim >> (halvings - 1 - index)), 2) for index in range(halvings)]
+    inner = max(48, embed_dim // 2)
+    if halvings == 1:
+        return [(inner, 1), (embed_dim, 2)]
+    return [(inner // 2, 1), (inner, 2), (inner, 1), (embed_dim, 2)]
 
 
 def resample_grid(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -97,7 +97,14 @@ class VisionTransformer(nn.Module):
         return self.norm(tokens)
 
     def embed(self, images: Tensor) -> Tensor:
-        """images (b, c, h, w) -> the sequence (b, num_prefix_tokens + n, d) that enters the first block."""
+        """images (b, c, h, w) -> the sequence (b, num_prefix_tokens + n, d) that enters the first block.
+
+        Raises ValueError for images of another size or number of channels than the model was built for.
+        """
+        # Not left to the addition below: 32 x 64 pixels for a model of 64 x 32 have the right number of patches.
+        if images.ndim != 4 or tuple(images.shape[1:]) != (self.in_chans, *self.image_size):
+            wanted = ", ".join(str(size) for size in (self.in_chans, *self.image_size))
+            raise ValueError(f"the model takes images (b, {wanted}), got {tuple(images.shape)}")
         tokens = self.patch_embedding(images)
         b = tokens.shape[0]
         if self.class_token is not None:

@@ -123,7 +123,9 @@ def read_weights(path: Path) -> State:
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise WeightsError(f"{str(path)!r} is not a dictionary of tensors.", "Save the model's state_dict().")
     return from_timm(state)
 
@@ -143,7 +145,7 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
     repository, file = f"timm/{full}", "model.safetensors"
     cached = try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
-        return Fetched(from_timm(load_file(cached)), f"timm:{full} (cached)", "see the model card")
+        return Fetched(read_weights(Path(cached)), f"timm:{full} (cached)", "see the model card")
     if offline:
         raise WeightsError(
             f"The weights {full!r} are not in the local cache, and --offline forbids fetching them.",
@@ -161,7 +163,7 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
             f"The weights {full!r} could not be fetched ({type(error).__name__}).",
             "Check the network, pass a file with --init FILE, or train from scratch with --init scratch.",
         ) from error
-    return Fetched(from_timm(load_file(path)), f"timm:{full}", licence)
+    return Fetched(read_weights(Path(path)), f"timm:{full}", licence)
 
 
 def hub_is_reachable(seconds: float = 3.0) -> bool:
@@ -206,7 +208,8 @@ def _fit_positions(model: VisionTransformer, positions: Tensor, source: str, not
 def _fit_channels(model: VisionTransformer, weight: Tensor, notes: list[str]) -> Tensor:
     ph, pw = model.patch_size
     channels = weight.shape[1] // (ph * pw)
-    if channels == model.in_chans or weight.shape[1] % (ph * pw):
+    # Any other count is a patch of another size: 3 x 32 x 32 numbers are not twelve channels of 16 x 16.
+    if channels == model.in_chans or channels not in (1, 3) or weight.shape[1] % (ph * pw):
         return weight
     kernel = rearrange(weight, "d (c ph pw) -> d c ph pw", ph=ph, pw=pw)
     notes.append(f"The first layer was adapted from {channels} to {model.in_chans} channels.")

@@ -29,7 +29,8 @@ class Resolved:
     """A complete configuration and why it is what it is."""
 
     config: TrainConfig
-    """No None among the fields a run needs, save `steps` under a time budget, which is measured."""
+    """No None among the fields a run needs, save `steps` and `optim.ema_decay`, which follow from the length of an
+    epoch or, under a time budget, from a measurement."""
     preset: Preset
     resize: Resize
     reasons: tuple[str, ...]
@@ -45,7 +46,7 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         preset = config.preset
 
     image_size = config.image_size or _named_size(config.model) or _image_size(facts)
-    if config.image_size is None:
+    if config.image_size is None and _named_size(config.model) is None:
         reasons.append(f"image size {image_size}: the images are about {facts.short_side:.0f} px on the short side")
     model = config.model
     if model == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from vitreous.config.facts import DataFacts
@@ -131,7 +132,7 @@ _WORDS: dict[Preset, tuple[str, ...]] = {
 
 def guess_preset(facts: DataFacts) -> tuple[Preset, str]:
     """The domain these images seem to be of, and why: class names first, then what the pixels look like."""
-    names = [set(name.lower().replace("-", "_").split("_")) for name in facts.classes]
+    names = [set(re.split(r"[\W_]+", name.lower())) for name in facts.classes]
     hits: dict[Preset, int] = {
         preset: sum(bool(words & set(known)) for words in names) for preset, known in _WORDS.items()
     }

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from vitreous.runs.atomic import TEMPORARY_SUFFIX, write_with
+from vitreous.runs.atomic import TEMPORARY_SUFFIX, write_bytes
 from vitreous.training.ema import Ema
 
 KEEP = 2
@@ -54,6 +55,7 @@ def save_checkpoint(state: TrainState, folder: Path) -> Path:
         "best_step": state.best_step,
         "seconds": state.seconds,
         "scaler": state.scaler.state_dict(),
+        "checksum": _checksum(tensors),
     }
     path = folder / f"step_{state.step:08d}.safetensors"
     _save(tensors, path, {"vitreous": json.dumps(facts)})
@@ -78,7 +80,7 @@ def restore_newest(state: TrainState, folder: Path) -> list[str]:
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
             _restore(state, path)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             skipped.append(f"{path.name} is damaged ({type(error).__name__}) and was passed over.")
             continue
         return [*skipped, f"Continuing from {path.name}."]
@@ -89,6 +91,8 @@ def _restore(state: TrainState, path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["vitreous"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    if _checksum(tensors) != facts["checksum"]:
+        raise ValueError("the tensors are not those that were saved")
     state.model.load_state_dict(_below("model.", tensors))
     state.ema.model.load_state_dict(_below("ema.", tensors))
     parameters = dict(state.model.named_parameters())
@@ -97,7 +101,8 @@ def _restore(state: TrainState, path: Path) -> None:
         kind, name = key.split(".", 1)
         moments.setdefault(name, {})[kind] = value
     for name, values in moments.items():
-        state.optimizer.state[parameters[name]] = values
+        device = parameters[name].device
+        state.optimizer.state[parameters[name]] = {kind: value.to(device) for kind, value in values.items()}
     state.step, state.best_step = int(facts["step"]), int(facts["best_step"])
     state.best_score, state.seconds = float(facts["best_score"]), float(facts["seconds"])
     with contextlib.suppress(KeyError):
@@ -108,6 +113,17 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of names and contents: safetensors itself notices a shortened file, not a changed one."""
+    total = 0
+    for name in sorted(tensors):
+        content = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total = zlib.crc32(content.numpy().data, zlib.crc32(name.encode(), total))
+    return total
+
+
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    # Not `save_file`: it reports a full disk in a type of its own, makes files that only their owner can read, and
+    # leaves a temporary file of its own behind when it is killed.
     whole = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    write_with(path, lambda temporary: save_file(whole, temporary, metadata=metadata))
+    write_bytes(path, save(whole, metadata))

@@ -90,14 +90,14 @@ def fit(
 
             late = time.monotonic() > settings.deadline
             last = state.step == settings.steps or late
-            if last or state.step % settings.log_every == 0 or state.step % settings.validate_every == 0:
-                value = float(total)
-                if not math.isfinite(value):
-                    raise _diverged(state.step, value, rate, checkpoints)
+            due = last or state.step % settings.log_every == 0 or state.step % settings.validate_every == 0
+            if (due or stop) and not math.isfinite(float(total)):
+                raise _diverged(state.step, float(total), rate, checkpoints)
+            if due:
                 row = {
                     "step": state.step,
                     "epoch": state.step / settings.steps_per_epoch,
-                    "loss": value,
+                    "loss": float(total),
                     "lr": rate,
                     "images_per_s": since_log / max(1e-9, time.monotonic() - logged_at),
                     "seconds": state.seconds,

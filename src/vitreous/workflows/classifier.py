@@ -14,6 +14,7 @@ from vitreous.errors import ImageError
 from vitreous.inputs import ImageSource
 from vitreous.runs import Prediction, RunFolder
 from vitreous.serving.predictor import Predictor
+from vitreous.workflows.environment import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,11 +42,11 @@ class Classifier:
         try:
             return self.predictor.predict(sources, top=top)
         except ImageError:
-            for source in sources:  # find the one at fault, to name it
+            for number, source in enumerate(sources):  # find the one at fault, to name it
                 try:
                     self.predictor.decode(source)
                 except ImageError as error:
-                    name = str(source) if isinstance(source, str | Path) else f"image {sources.index(source)}"
+                    name = str(source) if isinstance(source, str | Path) else f"image {number}"
                     raise type(error)(f"{name} {error.message}", error.hint) from error
             raise
 
@@ -57,6 +58,7 @@ class Classifier:
 
     def evaluate(self, data: str | Path | None = None, *, split: str = "val") -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
+        require("Evaluation", "train")
         from vitreous.workflows.evaluate import evaluate
 
         return evaluate(self.run, data, split=split, engine=self._engine_name).metrics
@@ -77,6 +79,7 @@ class Classifier:
     @cached_property
     def model(self) -> nn.Module:
         """The module with its weights, in evaluation mode."""
+        require("The module of a run", "train")
         from vitreous.models.load import load_model
 
         return load_model(self.run)
@@ -109,6 +112,7 @@ def train(data: str | Path, **settings: Any) -> Classifier:
 
     Nested ones are dictionaries: `optim={"lr": 3e-4}`. Raises UsageError for unknown names, and what training raises.
     """
+    require("Training", "train")
     from vitreous.workflows.train import train as train_run
 
     paths = {name: Path(settings[name]) for name in ("out", "val", "test") if settings.get(name) is not None}
@@ -131,6 +135,7 @@ def create_model(
     image_size: pixels; 0 takes the one in the name, or 224. net: fields of `NetConfig`.
     Raises UsageError for unknown names and sizes that do not fit, WeightsError for a named source that cannot be had.
     """
+    require("Building a model", "train")
     from vitreous.workflows.initial import create
 
     return create(name, num_classes, init, image_size=image_size, in_chans=in_chans, offline=offline, **net)

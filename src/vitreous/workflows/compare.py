@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,13 +16,13 @@ import pyarrow.parquet as pq
 from vitreous.config.train import TrainConfig
 from vitreous.engines.eager import EagerEngine
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import UsageError
+from vitreous.errors import StoppedError, UsageError
 from vitreous.evaluation.paired import PairResult, compare_all
 from vitreous.models.build import timm_models
 from vitreous.models.load import load_model
 from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
 from vitreous.runs.atomic import write_json
-from vitreous.runs.create import claim
+from vitreous.runs.create import Claim, claim, default_place
 from vitreous.runs.folder import PREDICTIONS, RunFolder
 from vitreous.workflows.environment import processor, require, versions
 from vitreous.workflows.reporter import Reporter, Silent
@@ -57,8 +58,8 @@ def compare(
     """Train each model on the same split from the same seed with the same budget, and test the differences.
 
     All start from random weights unless `init` says otherwise: published weights for one and none for the other would
-    compare the weights. `time` and `epochs` hold for each model. Raises UsageError for fewer than two or unknown names,
-    and what training raises.
+    compare the weights. `time` and `epochs` hold for each model. With `resume` finished models are kept and the others
+    continued or started. Raises UsageError for fewer than two or unknown names, and what training raises.
     """
     require("Comparing", "train")
     config, reporter = config or TrainConfig(), reporter or Silent()
@@ -70,15 +71,31 @@ def compare(
             check_model_name(name, timm_models())
     if config.init == "auto":
         config = replace(config, init="scratch")
-    place = claim(config.out, f"compare-{Path(str(data)).resolve().stem}", overwrite=config.overwrite)
+    place = _place(config, f"compare-{Path(str(data)).resolve().stem}")
+    if place.note:
+        reporter.say(place.note)
     runs = []
-    for name in names:
-        reporter.say(f"--- {name}")
-        runs.append(train(data, replace(config, model=name, out=place.path / name, overwrite=False), reporter))
+    try:
+        for name in names:
+            reporter.say(f"--- {name}")
+            runs.append(train(data, replace(config, model=name, out=place.path / name), reporter))
+    except StoppedError as error:
+        again = ["vitreous", "compare", str(data), "--models", ",".join(names), "--out", str(place.path), "--resume"]
+        raise StoppedError(error.message, f"Continue with: {shlex.join(again)}") from error
+    except BaseException:
+        place.release()
+        raise
     entries = [_entry(name, run) for name, run in zip(names, runs, strict=True)]
     found = Comparison(place.path, runs, entries, _pairs(names, runs))
     write_json(place.path / COMPARISON, found.to_dict())
     return found
+
+
+def _place(config: TrainConfig, name: str) -> Claim:
+    """The folder that the runs go into. What to continue and what to replace is decided run by run, by `train`."""
+    if config.resume or config.overwrite:
+        return Claim(config.out or default_place(name), "new")
+    return claim(config.out, name)
 
 
 def latency_ms(run: RunFolder) -> float:

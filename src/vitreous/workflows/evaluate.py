@@ -18,7 +18,7 @@ from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, UsageError, unknown_name
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
-from vitreous.runs.folder import CONFIG, SPLITS, RunFolder
+from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
 from vitreous.workflows.reporter import Reporter, Silent
 
@@ -81,9 +81,10 @@ def evaluate(
     if part in CHOSEN_ON:
         notes.append(f"The {part} part was used for training or choosing: these numbers flatter.")
     if part == "test":
-        count = int(run.facts.get("test_scored", 0)) + 1
+        before = read_facts(run.path / RUN_JSON)  # as it is now: the caller may have opened the run long ago
+        count = int(before.get("test_scored", 0)) + 1
         entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "evaluate"}
-        run.updated(test_scored=count, test_log=[*run.facts.get("test_log", []), entry])
+        run.updated(test_scored=count, test_log=[*before.get("test_log", []), entry])
         if count > 1:
             notes.append(f"The test part was scored {count} times; choosing by it would spoil it.")
     for note in notes:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitreous.config.convert import from_dict
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import NetConfig, TrainConfig
@@ -97,6 +98,7 @@ def create(
     name: str, num_classes: int, init: str, *, image_size: int, in_chans: int, offline: bool, **net: Any
 ) -> nn.Module:
     """What `vitreous.create_model` does; see there."""
+    from_dict(NetConfig, net)  # refuses unknown keywords by name, also those that a convolutional model ignores
     model = build(architecture(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net))
     if init == "auto":
         parsed = parse_vit(name)

@@ -15,20 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.errors import DataError, ImageError, UsageError
+from vitreous.errors import DataError, ImageError, StoppedError, UsageError
 from vitreous.inputs.decode import FILE_FORMATS
 from vitreous.runs import Prediction
 from vitreous.runs.atomic import storage_error, write_text, write_with
 from vitreous.serving.predictor import Predictor
+from vitreous.training.signals import stop_on_signal
 from vitreous.workflows.reporter import Reporter, Silent
 
 SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2",
-    ".tga", ".ico", ".pcx", ".avif", ".mpo",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".ico", ".pcx", ".sgi", ".rgb",
 )  # fmt: skip
+"""What is looked for in a folder: the same as in training. A file that is named is tried whatever its name."""
 TABLES = (".csv", ".parquet")
 PATH_COLUMNS = ("path", "file", "image", "filename", "file_name")
 CHUNK = 32
+Answers = tuple[list[Prediction], list[tuple[str, str]]]
+"""What became of one chunk of images: the answers, and (path, reason) of those that cannot be used."""
 
 
 @dataclass
@@ -56,7 +60,8 @@ def predict(
     """Label every image the inputs name.
 
     out: a .csv, .parquet or .jsonl file; rows gather in a file beside it until all are there, so that an interrupted
-    run is continued with `resume`. Raises UsageError for inputs that do not exist, DataError when no image is usable.
+    run is continued with `resume`. Raises UsageError for inputs that do not exist, DataError when no image is usable,
+    StoppedError when SIGINT or SIGTERM ended a run that can be continued.
     """
     reporter = reporter or Silent()
     paths = expand(inputs)
@@ -70,7 +75,7 @@ def predict(
     if out.suffix.lower() not in WRITERS:
         raise UsageError(f"--out {out.name!r} has no known ending.", f"Use one of {', '.join(WRITERS)}.")
     if out.exists() and not (resume or overwrite):
-        raise UsageError(f"{str(out)!r} exists already.", "Add --overwrite, or --resume to add what is missing.")
+        raise UsageError(f"{str(out)!r} exists already.", "Replace it with --overwrite, or name another file.")
     return _checked(_to_file(predictor, paths, out, resume, top, threads, reporter), paths)
 
 
@@ -82,7 +87,7 @@ def expand(inputs: Iterable[str]) -> list[str]:
     for entry in inputs:
         path = Path(entry)
         if path.is_dir():
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
+            inside = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]
             if not inside:
                 raise UsageError(f"The folder {entry!r} holds no images.", f"Looked for {', '.join(SUFFIXES[:8])} ...")
             found |= dict.fromkeys(str(file) for file in inside)
@@ -100,31 +105,53 @@ def expand(inputs: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def _is_image(file: Path, root: Path) -> bool:
+    """By its name; hidden files and folders are left out, as in training."""
+    inside = file.relative_to(root).parts
+    hidden = any(name.startswith(".") or name == "__MACOSX" for name in inside)
+    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+
+
 def _listed(table: Path) -> list[str]:
     """Paths in a manifest, relative to where it lies."""
-    if table.suffix.lower() == ".csv":
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = list(rows[0]) if rows else []
-        values = {name: [row[name] for row in rows] for name in columns}
-    else:
-        import pyarrow.parquet as pq
-
-        columns = pq.read_schema(table).names
-        wanted = [name for name in columns if name.lower() in PATH_COLUMNS]
-        values = pq.read_table(table, columns=wanted).to_pydict()
-    column = next((name for name in values if name.lower() in PATH_COLUMNS), None)
-    if column is None or any(not isinstance(value, str) for value in values[column]):
+    try:
+        columns, values = _read_csv(table) if table.suffix.lower() == ".csv" else _read_parquet(table)
+    except (ValueError, OSError, csv.Error) as error:  # pyarrow's errors are ValueErrors or OSErrors
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{str(table)!r} cannot be read as a table: {reason}.", "Save it again.") from error
+    column = next((name for name in columns if name.lower() in PATH_COLUMNS), None)
+    if column is None:
         raise UsageError(
             f"{str(table)!r} has no column of paths; it has {', '.join(columns) or 'none'}.",
             f"Name it one of {', '.join(PATH_COLUMNS)}.",
         )
+    empty = next((row for row, value in enumerate(values[column]) if not isinstance(value, str) or not value), None)
+    if empty is not None:
+        raise UsageError(
+            f"The column {column!r} of {str(table)!r} holds no path in row {empty + 1}.", "Write one there."
+        )
     return [str(table.parent / value) for value in values[column]]
+
+
+def _read_csv(table: Path) -> tuple[list[str], dict[str, list[Any]]]:
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        cells = list(rows)
+        columns = list(rows.fieldnames or [])
+    return columns, {name: [row[name] for row in cells] for name in columns}
+
+
+def _read_parquet(table: Path) -> tuple[list[str], dict[str, list[Any]]]:
+    import pyarrow.parquet as pq
+
+    columns = pq.read_schema(table).names
+    wanted = [name for name in columns if name.lower() in PATH_COLUMNS]
+    return columns, pq.read_table(table, columns=wanted).to_pydict()
 
 
 def _answers(
     predictor: Predictor, paths: Sequence[str], top: int, threads: int, reporter: Reporter
-) -> Iterator[tuple[list[Prediction], list[tuple[str, str]]]]:
+) -> Iterator[Answers]:
     """Chunks of answers and of bad files. While one chunk is in the model, the next is being decoded."""
     remaining, done = iter(paths), 0
     with (
@@ -158,31 +185,49 @@ def _to_file(
     predictor: Predictor, paths: list[str], out: Path, resume: bool, top: int, threads: int, reporter: Reporter
 ) -> Predictions:
     part = out.with_name(f"{out.name}.part")
-    before = _read_part(part) if resume else []
-    known = {row["path"] for row in before}
     if resume and out.exists() and not part.exists():
         reporter.say(f"{out} is finished; nothing to do.")
         return Predictions(out=out, count=len(paths))
+    before = _read_part(part) if resume else []
+    known = {row["path"] for row in before}
     bad = [(row["path"], row["reason"]) for row in before if "reason" in row]
     remaining = [path for path in paths if path not in known]
+    done = len(paths) - len(remaining)
     if before:
         reporter.say(f"{len(known):,} images are answered already; {len(remaining):,} remain.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("a" if resume else "w", encoding="utf-8") as file:
-            for rows, worse in _answers(predictor, remaining, top, threads, reporter):
-                file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
-                file.writelines(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in worse)
-                file.flush()
-                bad += worse
+        # Written anew: the last line of an interrupted run may have been cut off.
+        write_text(part, "".join(json.dumps(row) + "\n" for row in before))
+        answers = _answers(predictor, remaining, top, threads, reporter)
+        bad += _append(part, answers, len(paths) - len(remaining), len(paths))
     except OSError as error:
         raise storage_error(out, error) from error
     order = {path: number for number, path in enumerate(paths)}
     rows = [row for row in _read_part(part) if "reason" not in row and row["path"] in order]
     rows.sort(key=lambda row: order[row["path"]])
-    WRITERS[out.suffix.lower()](out, rows, predictor.classes)
+    if rows:
+        WRITERS[out.suffix.lower()](out, rows, predictor.classes)
     part.unlink()
     return Predictions(bad_files=bad, count=len(rows), out=out)
+
+
+def _append(part: Path, answers: Iterator[Answers], done: int, total: int) -> list[tuple[str, str]]:
+    """Add rows to the file as they come; returns the bad ones. A signal ends it after the chunk in hand."""
+    bad: list[tuple[str, str]] = []
+    with part.open("a", encoding="utf-8") as file, stop_on_signal() as stop:
+        for rows, worse in answers:
+            file.writelines(json.dumps(row.to_dict()) + "\n" for row in rows)
+            file.writelines(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in worse)
+            file.flush()
+            bad += worse
+            done += len(rows) + len(worse)
+            if stop and done < total:
+                raise StoppedError(
+                    f"Stopped by {stop.signal_name} after {done:,} of {total:,} images; they are kept in {str(part)!r}.",
+                    "Run the same command again with --resume.",
+                )
+    return bad
 
 
 def _read_part(part: Path) -> list[dict[str, Any]]:

@@ -17,14 +17,24 @@ from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import DataError, RunError, UserError
+from vitreous.errors import DataError, RunError, StoppedError
 from vitreous.models.build import timm_models
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
 from vitreous.recipes import resolve
 from vitreous.runs.atomic import write_json, write_text
 from vitreous.runs.create import Claim, claim
-from vitreous.runs.folder import BAD_FILES, CHECKPOINTS, CONFIG, HISTORY, RUN_JSON, SCHEMA_VERSION, SPLITS, RunFolder
+from vitreous.runs.folder import (
+    BAD_FILES,
+    CHECKPOINTS,
+    CONFIG,
+    HISTORY,
+    RUN_JSON,
+    SCHEMA_VERSION,
+    SPLITS,
+    RunFolder,
+    resume_command,
+)
 from vitreous.training.checkpoint import TrainState, restore_newest
 from vitreous.training.loop import fit
 from vitreous.training.precision import choose_precision
@@ -57,8 +67,10 @@ def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporte
     with _threads(config.threads or available_cores()):
         try:
             return _train(data, config, place, reporter, began)
-        except UserError:
-            _remove_if_untouched(place.path)
+        except StoppedError as error:
+            raise StoppedError(error.message, f"Continue with: {resume_command(data, place.path)}") from error
+        except BaseException:
+            place.release()  # an empty folder for a run that never began is no use to anyone
             raise
 
 
@@ -75,6 +87,7 @@ def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, beg
 
     state = setup.state()
     if place.state == "new":
+        place.clear()
         _open_folder(place.path, data, setup)
     else:
         for note in restore_newest(state, place.path / CHECKPOINTS):
@@ -195,12 +208,6 @@ def _cut_history(file: Path, step: int) -> None:
             if row is not rows[-1]:  # the last line may be half written
                 raise RunError(f"{str(file)!r} is damaged.", "Restore it from a copy.") from error
     write_text(file, "".join(row + "\n" for row in kept))
-
-
-def _remove_if_untouched(path: Path) -> None:
-    """An empty folder made for a run that never began is no use to anyone."""
-    with contextlib.suppress(OSError):
-        path.rmdir()
 
 
 @contextlib.contextmanager

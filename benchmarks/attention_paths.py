@@ -1,0 +1,118 @@
+"""Why vitreous computes as it does on a CPU: matrix products, attention, and waiting threads.
+
+    .venv/bin/python benchmarks/attention_paths.py
+
+Candidates take turns in one process; medians and spread of the rounds are printed and written to results/. The last
+part runs one training step in processes of its own, beside a process that keeps one core busy.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from record import spread, write
+
+from vitreous.engines.cpu import fast_matmul, medium_is_exact
+
+ROUNDS = 15
+STEP = """
+import statistics, time, torch
+from vitreous.models import architecture, build
+model = build(architecture("vit_micro", num_classes=10, image_size=16, in_chans=1))
+images, times = torch.randn(64, 1, 16, 16), []
+for _ in range(12):
+    begin = time.perf_counter()
+    model(images).sum().backward()
+    times.append(time.perf_counter() - begin)
+print(statistics.median(times[2:]))
+"""
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - begin)
+
+
+def interleaved(candidates: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
+    """Every candidate once a round, in turn, after one warm-up."""
+    for work in candidates.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(ROUNDS):
+        for name, work in candidates.items():
+            times[name].append(milliseconds(work))
+    return {name: spread(values) for name, values in times.items()}
+
+
+def matrix_products() -> dict[str, dict[str, float]]:
+    """fp32, 1576 x 768 by 768 x 3072: the first MLP layer of ViT-B for 8 images."""
+    a, b = torch.randn(1576, 768), torch.randn(768, 3072)
+
+    def fast() -> None:
+        with fast_matmul():
+            a @ b
+
+    return interleaved({"default": lambda: a @ b, "onednn": fast})
+
+
+def attention(tokens: int) -> dict[str, dict[str, float]]:
+    """Forward and backward, 16 images, 3 heads of 64, under the fast products as in training."""
+    q, k, v = (torch.randn(16, 3, tokens, 64, requires_grad=True) for _ in range(3))
+
+    def fused() -> None:
+        with fast_matmul():
+            F.scaled_dot_product_attention(q, k, v).sum().backward()
+
+    def plain() -> None:
+        with fast_matmul():
+            (((q * 0.125) @ k.transpose(-2, -1)).softmax(-1) @ v).sum().backward()
+
+    return interleaved({"fused": fused, "plain": plain})
+
+
+def waiting() -> dict[str, float]:
+    """Milliseconds of a training step of vit_micro while another process keeps a core busy."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        found: dict[str, list[float]] = {"ACTIVE": [], "PASSIVE": []}
+        for _ in range(3):
+            for policy in found:
+                environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+                output = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, check=True)
+                found[policy].append(1000 * float(output.stdout))
+    finally:
+        busy.kill()
+        busy.wait()
+    return {policy: statistics.median(values) for policy, values in found.items()}
+
+
+def main() -> None:
+    facts = {
+        "matrix_product_ms": matrix_products(),
+        "onednn_is_exact": medium_is_exact(),
+        "attention_ms": {str(tokens): attention(tokens) for tokens in (17, 65, 197, 577)},
+        "step_ms_beside_a_busy_process": waiting(),
+    }
+    path = write("attention_paths", facts)
+    product = facts["matrix_product_ms"]
+    print(
+        f"matrix product: oneDNN {product['default']['median'] / product['onednn']['median']:.2f} x as fast as the default"
+    )
+    for tokens, found in facts["attention_ms"].items():
+        ratio = found["fused"]["median"] / found["plain"]["median"]
+        print(f"attention, {tokens} tokens: plain {ratio:.2f} x as fast as fused")
+    step = facts["step_ms_beside_a_busy_process"]
+    print(f"a step beside a busy process: {step['ACTIVE']:.0f} ms spinning, {step['PASSIVE']:.0f} ms passive")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

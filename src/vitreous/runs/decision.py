@@ -1,0 +1,102 @@
+"""From logits and features to an answer one can act on: calibrated scores, an abstention flag, a strangeness score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image."""
+
+    label: str
+    """Name of the likeliest class."""
+    score: float
+    """Its calibrated probability, in [0, 1]."""
+    top: list[tuple[str, float]]
+    """The likeliest classes with their probabilities, best first."""
+    abstain: bool
+    """True where the score is below the run's threshold or the image is stranger than all validation images."""
+    ood: float
+    """Strangeness in [0, 1]: the share of validation images that were less strange than this one."""
+    path: str | None = None
+    """Where the image came from, when it came from a file."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `--json` and of the server: `top` as [{"label", "score"}]."""
+        return {**asdict(self), "top": [{"label": label, "score": score} for label, score in self.top]}
+
+
+@dataclass(frozen=True)
+class Strangeness:
+    """Mahalanobis distance to the nearest class mean in feature space (Lee et al. 2018, arXiv:1807.03888), read off
+    against the distances of the validation images, so that it says how unusual an image is and not merely how far.
+    """
+
+    means: np.ndarray
+    """float32 (k, r): class means of the training features, whitened."""
+    whitening: np.ndarray
+    """float32 (d, r): maps centred features to a space where the within-class covariance is the identity."""
+    centre: np.ndarray
+    """float32 (d,): the mean feature."""
+    reference: np.ndarray
+    """float32 (m,), ascending: distances of the validation images."""
+
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        """features (b, d) -> distance to the nearest class mean (b,)."""
+        points = (features.astype(np.float32) - self.centre) @ self.whitening
+        squared = (points**2).sum(1)[:, None] - 2 * points @ self.means.T + (self.means**2).sum(1)
+        return np.sqrt(np.maximum(squared.min(axis=1), 0))
+
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """features (b, d) -> strangeness (b,) in [0, 1]; 1 is stranger than every validation image."""
+        return np.searchsorted(self.reference, self.distances(features), side="left") / len(self.reference)
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, means=self.means, whitening=self.whitening, centre=self.centre, reference=self.reference)
+
+    @classmethod
+    def load(cls, path: Path) -> Strangeness:
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in ("means", "whitening", "centre", "reference")})
+
+
+def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits (b, k) divided by the temperature, in float64; each row sums to 1."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponentials = np.exp(scaled)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def decide(
+    scores: np.ndarray,
+    strangeness: np.ndarray,
+    classes: Sequence[str],
+    abstain_below: float,
+    *,
+    top: int = 5,
+    paths: Sequence[str | None] | None = None,
+) -> list[Prediction]:
+    """Calibrated probabilities (b, k) and strangeness (b,) to one `Prediction` an image."""
+    answers = []
+    for row, (probability, strange) in enumerate(zip(scores, strangeness, strict=True)):
+        order = [int(index) for index in np.argsort(-probability, kind="stable")[:top]]
+        best = float(probability[order[0]])
+        answers.append(
+            Prediction(
+                label=classes[order[0]],
+                score=best,
+                top=[(classes[index], float(probability[index])) for index in order],
+                abstain=bool(best < abstain_below or strange >= 1.0),
+                ood=float(strange),
+                path=paths[row] if paths else None,
+            )
+        )
+    return answers

@@ -1,0 +1,166 @@
+"""The run folder, the artefact of training: one `run.json` that says everything, and the files it vouches for.
+
+`run.json` is written last and rewritten atomically. A folder whose `run.json` says "training", or has none, is half
+written; opening it says so and what to type. Every file named under "files" is checked against its sha256 on opening.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vitreous.config.convert import from_dict
+from vitreous.config.input import InputSpec
+from vitreous.errors import RunError, UsageError
+from vitreous.runs.atomic import sha256_file, write_json
+from vitreous.runs.decision import Strangeness
+
+SCHEMA_VERSION = 1
+RUN_JSON = "run.json"
+MODEL = "model.safetensors"
+CONFIG = "config.json"
+SPLITS = "splits.csv"
+HISTORY = "history.jsonl"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+BAD_FILES = "bad_files.csv"
+REPORT = "report.html"
+CARD = "README.md"
+STRANGENESS = "strangeness.npz"
+PLOTS = "plots"
+EXPORTS = "exports"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished run, opened for reading. `facts` is the content of `run.json`."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> RunFolder:
+        """Read and check a run folder. Raises RunError for one that is absent, unfinished, damaged or too new.
+
+        verify: compare the sha256 of every file the run vouches for; off only where a caller has just written them.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise RunError(f"There is no run folder {str(path)!r}.", "`vitreous train DATA` makes one under runs/.")
+        facts_file = path / RUN_JSON
+        if not path.is_dir() or not facts_file.is_file():
+            if (path / CHECKPOINTS).is_dir() or (path / CONFIG).is_file():
+                raise _half_written(path)
+            raise RunError(
+                f"{str(path)!r} is not a run folder: it holds no {RUN_JSON}.",
+                "Pass the folder that `vitreous train` printed, such as runs/photos.",
+            )
+        facts = read_facts(facts_file)
+        if facts.get("status") != "complete":
+            raise _half_written(path, facts.get("data", {}).get("source"))
+        run = cls(path, facts)
+        if verify:
+            run.verify()
+        return run
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @cached_property
+    def spec(self) -> InputSpec:
+        """The preprocessing contract of this model."""
+        try:
+            return from_dict(InputSpec, self.facts["input"])
+        except (KeyError, UsageError) as error:
+            raise RunError(f"{self.path.name}/{RUN_JSON} holds no valid input specification: {error}") from error
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.spec.classes)
+
+    @property
+    def version(self) -> str:
+        """A short name for exactly these weights: the first twelve digits of their sha256."""
+        return str(self.facts["files"][MODEL])[:12]
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """{"name", "family" ("vit" or "timm"), "arguments"}: what `vitreous.models` needs to build the module."""
+        return self.facts["architecture"]
+
+    @property
+    def temperature(self) -> float:
+        """Logits are divided by this before the softmax (fitted on the validation part)."""
+        return float(self.facts["calibration"]["temperature"])
+
+    @property
+    def abstain_below(self) -> float:
+        """A score under this makes a prediction abstain; 0 when the model is never unsure enough."""
+        return float(self.facts["abstention"]["threshold"])
+
+    @cached_property
+    def strangeness(self) -> Strangeness | None:
+        """What an unusual image is, learned from the training and validation parts; None for runs without it."""
+        file = self.path / STRANGENESS
+        return Strangeness.load(file) if file.is_file() else None
+
+    def export_file(self, format_name: str) -> Path | None:
+        """The main file of a finished export, or None where that format was not exported."""
+        entry = self.facts.get("exports", {}).get(format_name)
+        return self.path / entry["file"] if entry else None
+
+    def verify(self) -> None:
+        """Compare every vouched-for file with its recorded sha256. Raises RunError naming the first that differs."""
+        for name, recorded in self.facts.get("files", {}).items():
+            file = self.path / name
+            if not file.is_file():
+                raise RunError(f"The run folder {str(self.path)!r} lacks {name!r}.", "Copy the whole folder again.")
+            if sha256_file(file) != recorded:
+                raise RunError(
+                    f"{name!r} in the run folder {str(self.path)!r} was changed or damaged: its sha256 is not the recorded one.",
+                    "Restore it from a copy, or train again.",
+                )
+
+    def updated(self, **changes: Any) -> RunFolder:
+        """Rewrite `run.json` with some facts replaced, atomically, and return the run as it now is."""
+        facts = {**read_facts(self.path / RUN_JSON), **changes}
+        write_json(self.path / RUN_JSON, facts)
+        return RunFolder(self.path, facts)
+
+    def with_files(self, *names: str, **changes: Any) -> RunFolder:
+        """Like `updated`, and vouch for the present content of the named files (paths inside the folder)."""
+        recorded = {name: sha256_file(self.path / name) for name in names}
+        return self.updated(files={**self.facts.get("files", {}), **recorded}, **changes)
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """The content of a `run.json`, whatever its status. Raises RunError when it is damaged or of a newer schema."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        version = facts["schema_version"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RunError(f"{str(file)!r} is damaged: {type(error).__name__}.", "Restore it from a copy.") from error
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RunError(
+            f"{str(file)!r} has schema version {version}; this vitreous reads up to {SCHEMA_VERSION}.",
+            "Type: pip install --upgrade vitreous",
+        )
+    return facts
+
+
+def _half_written(path: Path, data: str | None = None) -> RunError:
+    return RunError(
+        f"The run folder {str(path)!r} is half written: its training did not finish.",
+        f"Finish it with: {resume_command(data, path)}",
+    )
+
+
+def resume_command(data: str | None, path: Path) -> str:
+    """What to type to continue an unfinished run; DATA stands where the data are not known."""
+    return f"vitreous train {shlex.quote(data) if data else 'DATA'} --out {shlex.quote(str(path))} --resume"
