@@ -20,7 +20,7 @@ from vitreous.errors import RunError
 from vitreous.evaluation import words
 from vitreous.evaluation.card import render_card, write_model_card
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
-from vitreous.evaluation.facts import DataFacts, HeatMap, Mistake, ModelFacts, ReportFacts
+from vitreous.evaluation.facts import DataSummary, HeatMap, Mistake, ModelSummary, ReportFacts
 from vitreous.evaluation.plots import coverage_risk, draw_pictures, training_curves
 from vitreous.evaluation.report import render_report, write_report
 
@@ -53,14 +53,14 @@ def full() -> ReportFacts:
         title=f"photos {NASTY}",
         metrics=metrics,
         warnings=[f"leak {NASTY}"],
-        data=DataFacts(
+        data=DataSummary(
             source=NASTY,
             counts={"train": {NASTY: 3, "hat": 4}, "test": {NASTY: 1}},
             modes={NASTY: 3},
             sizes=NASTY,
             bad_files=[(NASTY, NASTY)] * 25,
         ),
-        model=ModelFacts(name=NASTY, parameters=5_717_416, macs=1_080_000_000, image_size=224, initial_weights=NASTY),
+        model=ModelSummary(name=NASTY, parameters=5_717_416, macs=1_080_000_000, image_size=224, initial_weights=NASTY),
         decisions=[NASTY],
         abstention={
             "threshold": 0.6,

@@ -74,7 +74,9 @@ def test_vit_names_are_read(name: str, parts: tuple[str, int | None, int | None]
     assert (parsed.size, parsed.patch_size, parsed.image_size) == parts
 
 
-@pytest.mark.parametrize("name", ["vit_enormous", "vit_tiny_patch", "vit_tiny_224", "resnet18", "vit_tiny_patch16_224x"])
+@pytest.mark.parametrize(
+    "name", ["vit_enormous", "vit_tiny_patch", "vit_tiny_224", "resnet18", "vit_tiny_patch16_224x"]
+)
 def test_other_names_are_not_vits(name: str) -> None:
     assert parse_vit(name) is None
 

@@ -147,9 +147,7 @@ def test_a_patch_projection_is_a_strided_convolution() -> None:
         convolution.weight.copy_(embedding.projection.weight.reshape(10, 3, 4, 8))
         convolution.bias.copy_(embedding.projection.bias)  # type: ignore[union-attr]
     images = torch.randn(2, 3, 12, 16)
-    torch.testing.assert_close(
-        embedding(images), convolution(images).flatten(2).transpose(1, 2), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(embedding(images), convolution(images).flatten(2).transpose(1, 2), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

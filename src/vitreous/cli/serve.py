@@ -34,4 +34,5 @@ def run(arguments: Sequence[str], console: Console) -> int:
             f"Serving {parsed.run} at {url}\n  curl --data-binary @IMAGE -H 'Content-Type: image/jpeg' {url}/predict\nStop with Ctrl-C.",
         )
 
+    console.say(f"loading {parsed.run} ...")
     return serve_run(parsed.run, config, ready)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFacts:
+class DataSummary:
     """The data set, as it was split."""
 
     source: str
@@ -26,7 +26,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
+class ModelSummary:
     """The model and where its weights come from."""
 
     name: str
@@ -81,8 +81,8 @@ class ReportFacts:
     """Parts that training or a choice has seen: their numbers are marked "used for choosing"."""
     warnings: Sequence[str] = ()
     """Sentences that a reader must not miss: leaks, bad files, a test part scored often."""
-    data: DataFacts | None = None
-    model: ModelFacts | None = None
+    data: DataSummary | None = None
+    model: ModelSummary | None = None
     decisions: Sequence[str] = ()
     """What was chosen automatically and why, a sentence each."""
     abstention: Mapping[str, Any] | None = None

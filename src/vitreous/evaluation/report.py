@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.evaluation import words
-from vitreous.evaluation.facts import DataFacts, HeatMap, Mistake, ModelFacts, ReportFacts
+from vitreous.evaluation.facts import DataSummary, HeatMap, Mistake, ModelSummary, ReportFacts
 from vitreous.evaluation.fragments import (
     bullets,
     card,
@@ -287,7 +287,7 @@ def _training(facts: ReportFacts) -> str:
     )
 
 
-def _data(data: DataFacts | None) -> str:
+def _data(data: DataSummary | None) -> str:
     if data is None:
         return ""
     parts = list(data.counts)
@@ -312,7 +312,7 @@ def _data(data: DataFacts | None) -> str:
     )
 
 
-def _model(model: ModelFacts | None) -> str:
+def _model(model: ModelSummary | None) -> str:
     if model is None:
         return ""
     entries = [

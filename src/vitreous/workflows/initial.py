@@ -19,6 +19,7 @@ from vitreous.models.build import Architecture, architecture, build
 from vitreous.models.presets import parse_vit
 from vitreous.models.vit import VisionTransformer
 from vitreous.models.weights import Fetched, fetch_timm, hub_is_reachable, load_into, read_weights
+from vitreous.runs.folder import RUN_JSON, read_facts
 from vitreous.workflows.reporter import Reporter
 
 PRETRAINED = {
@@ -47,6 +48,9 @@ def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> Tr
     if config.init != "auto":
         if config.init.startswith("timm:") and config.model == "auto":
             return replace(config, model=config.init.removeprefix("timm:").split(".")[0])
+        facts_file = Path(config.init) / RUN_JSON
+        if config.model == "auto" and facts_file.is_file():
+            return replace(config, model=read_facts(facts_file)["architecture"]["name"])
         return config
     family = "vit_tiny" if facts.device == "cpu" else "vit_small"
     if config.model != "auto":

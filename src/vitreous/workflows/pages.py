@@ -62,7 +62,7 @@ def write_pages(
         metrics=document,
         warnings=_warnings(run, setup, results),
         data=_data(run, setup),
-        model=report.ModelFacts(
+        model=report.ModelSummary(
             name=setup.start.architecture.name,
             parameters=setup.parameters,
             macs=setup.macs,
@@ -113,7 +113,7 @@ def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -
     return found
 
 
-def _data(run: RunFolder, setup: Setup) -> report.DataFacts:
+def _data(run: RunFolder, setup: Setup) -> report.DataSummary:
     split, scan = setup.material.split, setup.material.scan
     classes = setup.spec.classes
     counts = {
@@ -127,7 +127,7 @@ def _data(run: RunFolder, setup: Setup) -> report.DataFacts:
         sizes = f"all {widths[0]} × {heights[0]} pixels"
     else:
         sizes = f"{min(widths)} to {max(widths)} × {min(heights)} to {max(heights)} pixels, median {median(widths):.0f} × {median(heights):.0f}"
-    return report.DataFacts(
+    return report.DataSummary(
         source=run.facts["data"]["source"],
         counts=counts,
         groups=groups,

@@ -192,7 +192,6 @@ def _to_file(
     known = {row["path"] for row in before}
     bad = [(row["path"], row["reason"]) for row in before if "reason" in row]
     remaining = [path for path in paths if path not in known]
-    done = len(paths) - len(remaining)
     if before:
         reporter.say(f"{len(known):,} images are answered already; {len(remaining):,} remain.")
     try:

@@ -22,7 +22,7 @@ from vitreous.models.build import timm_models
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
 from vitreous.recipes import resolve
-from vitreous.runs.atomic import write_json, write_text
+from vitreous.runs.atomic import storage_error, write_json, write_text
 from vitreous.runs.create import Claim, claim
 from vitreous.runs.folder import (
     BAD_FILES,
@@ -64,6 +64,9 @@ def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporte
         reporter.say(place.note)
     if place.state == "finished":
         return RunFolder.open(place.path)
+    if place.state == "continue":
+        config = _stored_config(place.path, config)  # before the threads are set: their number is stored too
+        reporter.say("The settings stored with the run are used; flags given now are not.")
     with _threads(config.threads or available_cores()):
         try:
             return _train(data, config, place, reporter, began)
@@ -75,9 +78,6 @@ def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporte
 
 
 def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
-    if place.state == "continue":
-        config = _stored_config(place.path, config)
-        reporter.say("The settings stored with the run are used; flags given now are not.")
     material = gather(data, config, reporter)
     if place.state == "continue":
         _check_same_split(place.path, material)
@@ -143,8 +143,11 @@ def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, deadli
     with reporter.task("training", "steps") as progress, stop_on_signal() as stop:
 
         def record(row: dict[str, Any]) -> None:
-            with history.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            try:
+                with history.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise storage_error(history, error) from error
             shown = ("loss", "val_accuracy", "images_per_s")
             progress.update(row["step"], settings.steps, **{name: row[name] for name in shown if name in row})
 
