@@ -48,28 +48,24 @@ def wait_for_rows(process: subprocess.Popen[str], history: Path, count: int) -> 
     raise AssertionError("training never began")
 
 
-def test_stopped_by_signals_and_resumed_equals_undisturbed_bit_for_bit(
+def test_stopped_by_a_signal_and_resumed_equals_undisturbed_bit_for_bit(
     call: Callable[..., Any], colors: Path, tiny: dict[str, Any], tiny_flags: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "a run"  # the space must come back quoted in what to type next
-    arguments = ["train", str(colors), "--out", str(run), *long_flags(tiny_flags)]
-    rows = 1
-    for number in (signal.SIGTERM, signal.SIGINT):
-        process = start_training([*arguments, "--resume"])
-        try:
-            wait_for_rows(process, run / "history.jsonl", rows + 1)
-            process.send_signal(number)
-            _, told = process.communicate(timeout=60)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-        assert process.returncode == 75, told
-        last = told.strip().splitlines()[-1]
-        assert last.startswith(f"vitreous: Stopped by {number.name} after step ")
-        assert last.endswith(f"Continue with: vitreous train {colors} --out '{run}' --resume")
-        assert "Traceback" not in told
-        rows = len((run / "history.jsonl").read_text(encoding="utf-8").splitlines())
+    process = start_training(["train", str(colors), "--out", str(run), *long_flags(tiny_flags)])
+    try:
+        wait_for_rows(process, run / "history.jsonl", 2)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 75, told
+    last = told.strip().splitlines()[-1]
+    assert last.startswith("vitreous: Stopped by SIGTERM after step ")
+    assert last.endswith(f"the state is saved. Continue with: vitreous train {colors} --out '{run}' --resume")
+    assert "Traceback" not in told
 
     unfinished = call("evaluate", run)
     assert unfinished.returncode == 2
@@ -83,6 +79,38 @@ def test_stopped_by_signals_and_resumed_equals_undisturbed_bit_for_bit(
     kept = [json.loads(line)["step"] for line in (run / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     assert kept == sorted(set(kept))
     assert undisturbed.run.facts["training"]["steps"] == RunFolder.open(run).facts["training"]["steps"]
+
+
+@pytest.mark.parametrize("steps", [(1,), (3, 4, 11)])
+def test_control_c_at_any_step_is_exit_75_and_changes_no_bit_of_the_result(
+    steps: tuple[int, ...],
+    call: Callable[..., Any],
+    colors: Path,
+    tiny_flags: list[str],
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flags = ["--out", tmp_path / "run", "--resume", *tiny_flags]
+    for stop_at in steps:
+
+        def interrupted(*arguments: Any, evaluate: Any, record: Any, at: int = stop_at, **named: Any) -> None:
+            def record_and_press(row: dict[str, Any]) -> None:
+                record(row)
+                if row["step"] == at:
+                    signal.raise_signal(signal.SIGINT)
+
+            real_fit(*arguments, evaluate=evaluate, record=record_and_press, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("vitreous.workflows.train.fit", interrupted)
+            stopped = call("train", colors, "--json", *flags)
+        assert stopped.returncode == 75
+        error = json.loads(stopped.stdout)["error"]
+        assert error["code"] == "stopped" and f"Stopped by SIGINT after step {stop_at} " in error["message"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert call("train", colors, *flags).returncode == 0
+    assert weights(tmp_path / "run") == weights(trained)
 
 
 def test_resume_on_a_finished_run_does_nothing_and_succeeds(

@@ -49,7 +49,8 @@ def claim(out: Path | None, name: str, *, resume: bool = False, overwrite: bool 
     """The folder for a run called `name`: `out`, or runs/NAME.
 
     An existing folder gets a numbered sibling, unless `resume` continues it or `overwrite` replaces it. Only what looks
-    like a run folder is ever replaced, and not before `Claim.clear`, so that bad data never costs a good run. Raises UsageError, and RunError when the place cannot be written to.
+    like a run folder is ever replaced, and not before `Claim.clear`, so that bad data never costs a good run.
+    Raises UsageError, and RunError when the place cannot be written to.
     """
     path = out if out is not None else default_place(name)
     if path.exists() and not path.is_dir():

@@ -61,8 +61,8 @@ def fit(
 ) -> None:
     """Train `state` from its step to `settings.steps`.
 
-    evaluate: takes the averaged model and returns named numbers, among them `val_score` (larger is better), by which
-    `best.safetensors` is chosen. record: receives each row of the history.
+    evaluate: takes the averaged model and returns named numbers, among them `val_score` (larger is better) and its
+    standard error `val_error` (0 when absent), by which `best.safetensors` is chosen. record: receives each row of the history.
 
     Raises StoppedError after saving when `stop` was set, VitreousError when the loss is not finite.
     """
@@ -138,10 +138,15 @@ def update(state: TrainState, rate: float, clip_norm: float) -> None:
 def validate(
     state: TrainState, evaluate: Callable[[nn.Module], dict[str, float]], checkpoints: Path
 ) -> dict[str, float]:
-    """Evaluate the averaged weights, keep them if they are the best so far (the later of equals), save the state."""
+    """Evaluate the averaged weights, keep them unless earlier ones were clearly better, save the state.
+
+    Clearly: by more than one standard error of the score (Breiman et al. 1984, section 3.4.3). On a small validation
+    part the single best score is often luck, and the later weights are the better ones.
+    """
     numbers = evaluate(state.ema.model)
-    if numbers["val_score"] >= state.best_score:
-        state.best_score, state.best_step = numbers["val_score"], state.step
+    state.best_score = max(state.best_score, numbers["val_score"])
+    if numbers["val_score"] >= state.best_score - numbers.get("val_error", 0.0):
+        state.best_step = state.step
         save_weights(state.ema.model, checkpoints / BEST)
     save_checkpoint(state, checkpoints)
     return numbers

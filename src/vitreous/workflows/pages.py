@@ -146,7 +146,7 @@ def _decisions(config: TrainConfig, resize: str) -> list[str]:
         f"{config.steps:,} steps of {config.batch_size} images, learning rate {config.optim.lr:g}, seed {config.seed}.",
         f"Unequal classes: {config.balance}.",
         f"Numbers computed in {config.precision}, weights kept in fp32.",
-        "The weights are those of the best balanced accuracy on the validation part.",
+        "The weights are the latest whose balanced accuracy on the validation part is within one standard error of the best.",
     ]
 
 

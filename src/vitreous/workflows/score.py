@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -50,6 +51,7 @@ def validator(
             "val_accuracy": float(metrics.accuracy(scores, labels)),
             "val_balanced_accuracy": float(balanced),
             "val_score": float(balanced),
+            "val_error": math.sqrt(max(float(balanced * (1 - balanced)), 0.0) / len(labels)),
         }
 
     return evaluate
