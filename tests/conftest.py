@@ -44,7 +44,7 @@ TINY: dict[str, Any] = {
 
 def save_image(path: Path, color: tuple[int, int, int], kind: str, generator: np.random.Generator) -> None:
     """One image of 20 x 16 pixels of a class, bright at the top and dark at the bottom, stored in one of the `KINDS`."""
-    shade = np.linspace(1.2, 0.5, 16)[:, None, None]
+    shade = np.linspace(1.25, 0.0, 16)[:, None, None]
     cast = generator.normal(0, 35, 3)  # of the whole image, so that no two are equally easy
     pixels = np.clip((np.array(color) + cast) * shade + generator.normal(0, 20, (16, 20, 3)), 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels)

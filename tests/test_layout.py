@@ -43,10 +43,9 @@ ALLOWED: dict[str, set[str]] = {
 
 LAZY: dict[tuple[str, str], str] = {
     ("engines/select.py", "models"): "the eager engine builds the module, and only when torch is wanted",
-    ("engines/eager.py", "models"): "the same",
     ("serving/*", "explanation"): "heat maps, where torch is installed",
 }
-"""{(file, room): why}: exceptions, allowed inside functions only."""
+"""{(file, room): why}: exceptions, allowed inside functions and for types only."""
 
 TORCH_FREE = ("errors", "config", "recipes", "inputs", "runs", "engines", "serving", "__init__", "__main__")
 """What runs a finished model, and what help needs: nothing here imports torch at module level."""
@@ -59,7 +58,8 @@ class Import:
     file: str
     line: int
     target: str
-    inside_function: bool
+    deferred: bool
+    """Inside a function, or under `if TYPE_CHECKING:`: importing the file does not carry it out."""
 
     @property
     def room(self) -> str:
@@ -71,11 +71,8 @@ def imports() -> Iterator[Import]:
     for path in sorted(SOURCE.rglob("*.py")):
         name = path.relative_to(SOURCE).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        lazy = {
-            id(inner)
-            for function in ast.walk(tree)
-            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            for inner in ast.walk(function)
+        deferred = {
+            id(inner) for node in ast.walk(tree) if _defers(node) for inner in ast.walk(node) if inner is not node
         }
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -92,7 +89,13 @@ def imports() -> Iterator[Import]:
             else:
                 continue
             for target in targets:
-                yield Import(name, node.lineno, target, id(node) in lazy)
+                yield Import(name, node.lineno, target, id(node) in deferred)
+
+
+def _defers(node: ast.AST) -> bool:
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
 
 def _names_a_module(node: ast.Call) -> bool:
@@ -113,12 +116,12 @@ def room_of(target: str) -> str | None:
 
 def is_exception(found: Import, room: str) -> bool:
     files = (found.file, f"{found.room}/*")
-    return found.inside_function and any((file, room) in LAZY for file in files)
+    return found.deferred and any((file, room) in LAZY for file in files)
 
 
 def test_the_walk_sees_the_package() -> None:
     assert len(EVERY) > 300
-    assert any(found.inside_function for found in EVERY)
+    assert any(found.deferred for found in EVERY)
     assert {found.room for found in EVERY} >= {"cli", "data", "engines", "models", "serving", "training", "workflows"}
 
 
@@ -153,26 +156,11 @@ def test_what_runs_a_finished_model_needs_no_torch_to_be_imported(torch_package:
     light = [
         found
         for found in EVERY
-        if found.room in TORCH_FREE or found.file == "cli/verbs.py" or found.file == "cli/__init__.py"
+        if not found.deferred
+        and (found.room in TORCH_FREE or found.file in ("cli/verbs.py", "cli/__init__.py", "cli/parse.py"))
     ]
-    wrong = [
-        f"{found.file}:{found.line}"
-        for found in light
-        if found.target.split(".")[0] == torch_package and not found.inside_function and not _for_types_only(found)
-    ]
+    wrong = [f"{found.file}:{found.line}" for found in light if found.target.split(".")[0] == torch_package]
     assert wrong == []
-
-
-def _for_types_only(found: Import) -> bool:
-    """Whether the statement stands under `if TYPE_CHECKING:`."""
-    tree = ast.parse((SOURCE / found.file).read_text(encoding="utf-8"))
-    return any(
-        isinstance(node, ast.If)
-        and isinstance(node.test, ast.Name)
-        and node.test.id == "TYPE_CHECKING"
-        and node.lineno < found.line <= (node.end_lineno or 0)
-        for node in ast.walk(tree)
-    )
 
 
 def test_the_exceptions_are_still_needed() -> None:
@@ -180,7 +168,7 @@ def test_the_exceptions_are_still_needed() -> None:
         key
         for found in EVERY
         for key in ((found.file, room_of(found.target)), (f"{found.room}/*", room_of(found.target)))
-        if found.inside_function
+        if found.deferred
     }
     assert set(LAZY) - used == set()
 

@@ -105,7 +105,7 @@ def test_weights_that_do_not_fit_the_architecture_are_a_run_error(exported_run: 
     facts = exported_run.facts
     arguments = {**facts["architecture"]["arguments"], "depth": 3}
     run = RunFolder(exported_run.path, {**facts, "architecture": {**facts["architecture"], "arguments": arguments}})
-    with pytest.raises(RunError, match="weights of the run .* cannot be loaded"):
+    with pytest.raises(RunError, match=r"weights of the run .* cannot be loaded"):
         load_model(run)
 
 

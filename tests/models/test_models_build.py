@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -145,7 +147,7 @@ def test_a_size_the_patch_does_not_divide_is_answered_with_those_it_does() -> No
 
 
 @pytest.mark.parametrize("net", [{"num_heads": 5}, {"stem": "conv", "patch_size": 3}])
-def test_numbers_that_do_not_fit_name_the_model(net: dict[str, object]) -> None:
+def test_numbers_that_do_not_fit_name_the_model(net: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="'vit_tiny' cannot be built"):
         build(architecture("vit_tiny", num_classes=2, image_size=24, **net))
 

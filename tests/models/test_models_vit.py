@@ -184,7 +184,7 @@ def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], sentence: st
 
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="dropuot"):
-        VisionTransformer(**TINY, dropuot=0.1)
+        VisionTransformer(**TINY, dropuot=0.1)  # type: ignore[call-arg]
 
 
 def test_checkpointing_gives_the_same_gradients() -> None:

@@ -69,8 +69,8 @@ def test_a_resolved_recipe_leaves_nothing_open(name: str, preset: Any, model: st
     assert config.image_size is not None
     assert config.epochs is not None
     assert [field for field, value in asdict(config.augment).items() if value is None] == []
-    # The average's decay follows from the number of steps, which only the length of an epoch gives.
-    assert [field for field, value in asdict(config.optim).items() if value is None] == ["ema_decay"]
+    # These two follow from the number of steps, which only the length of an epoch gives.
+    assert [field for field, value in asdict(config.optim).items() if value is None] == ["warmup_steps", "ema_decay"]
     assert config.net.drop_path is not None
     assert config.net.dropout is not None
 

@@ -48,17 +48,18 @@ def test_ties_go_to_the_first_class() -> None:
 
 
 @pytest.mark.parametrize(
-    ("score", "strange", "abstains"), [(0.6, 0.0, False), (0.5, 0.0, False), (0.49, 0.0, True), (0.9, 1.0, True)]
+    ("scores", "strange", "abstains"),
+    [
+        ([0.6, 0.3, 0.1], 0.99, False),
+        ([0.3, 0.5, 0.2], 0.0, False),
+        ([0.49, 0.26, 0.25], 0.0, True),
+        ([0.9, 0.1, 0.0], 1.0, True),
+    ],
+    ids=["sure", "just sure enough", "unsure", "stranger than all"],
 )
-def test_unsure_or_strange_images_are_abstained_from(score: float, strange: float, abstains: bool) -> None:
-    (answer,) = decide(np.array([[score, 1 - score]]), np.array([strange]), ["a", "b"], 0.5)
-    # The other class may be the likelier one; what counts is the larger score.
-    assert answer.abstain is (abstains if score >= 0.5 or strange >= 1 else max(score, 1 - score) < 0.5)
-
-
-def test_an_answer_below_the_threshold_abstains() -> None:
-    (answer,) = decide(np.array([[0.4, 0.35, 0.25]]), np.array([0.0]), CLASSES, 0.5)
-    assert answer.abstain is True
+def test_unsure_or_strange_images_are_abstained_from(scores: list[float], strange: float, abstains: bool) -> None:
+    (answer,) = decide(np.array([scores]), np.array([strange]), CLASSES, 0.5)
+    assert answer.abstain is abstains
 
 
 def make_strangeness() -> Strangeness:
@@ -75,6 +76,12 @@ def test_strangeness_is_the_share_of_validation_images_that_were_nearer() -> Non
     features = np.array([[1.0, 0.0], [5.0, 1.5], [1.0, -2.5], [1.0, 50.0]])
     np.testing.assert_allclose(strange.distances(features), [0.0, 1.5, 2.5, 50.0], rtol=1e-6)
     np.testing.assert_allclose(strange.score(features), [0.0, 0.5, 0.75, 1.0])
+
+
+def test_rounding_makes_no_validation_image_stranger_than_itself() -> None:
+    strange = make_strangeness()
+    farthest = np.array([[5.0, 3.0 * (1 + 3e-5)], [5.0, 3.0 * (1 + 3e-3)]])
+    np.testing.assert_allclose(strange.score(farthest), [0.75, 1.0])
 
 
 def test_strangeness_is_saved_without_pickle(tmp_path: Path) -> None:

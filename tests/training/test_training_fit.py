@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vitreous.config.train import OptimConfig
@@ -235,15 +236,31 @@ def test_history_and_best_weights_are_those_of_the_validations(problem: Any, tmp
         assert row.keys() >= {"loss", "lr", "images_per_s", "seconds"}
 
 
-def test_of_equally_good_weights_the_later_are_kept(problem: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scores", "error", "kept"),
+    [
+        ([0.5, 0.5, 0.5], 0.0, 12),
+        ([0.5, 0.9, 0.7], 0.0, 8),
+        ([0.5, 0.9, 0.7], 0.1, 8),
+        ([0.5, 0.9, 0.85], 0.1, 12),
+        ([0.9, 0.85, 0.78], 0.1, 8),  # each is within an error of its neighbour, the last is not within one of the best
+    ],
+)
+def test_the_latest_weights_that_are_not_clearly_worse_are_kept(
+    problem: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], error: float, kept: int
+) -> None:
+    coming, weights = iter(scores), []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"val_score": next(coming), "val_error": error}
+
+    monkeypatch.setattr(problem, "evaluate", evaluate)
     state = problem.state()
-    problem_evaluate = problem.evaluate
-    try:
-        problem.evaluate = lambda model: {"val_score": 0.5}
-        run(problem, tmp_path, state)
-    finally:
-        problem.evaluate = problem_evaluate
-    assert state.best_step == STEPS
+    run(problem, tmp_path, state)
+    assert state.best_step == kept
+    assert state.best_score == max(scores)
+    assert_same(load_file(tmp_path / BEST), weights[kept // 4 - 1])
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])

@@ -137,7 +137,7 @@ def test_the_average_follows_its_formula() -> None:
         ema.update(model, step)
         decay = min(0.25, (1 + step) / (10 + step))  # 2/11, 0.25, 0.25
         expected = decay * expected + (1 - decay) * value
-        assert float(ema.model.weight.detach()) == pytest.approx(expected, rel=1e-6)
+        assert float(ema.model.get_parameter("weight").detach()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_averaging_the_average_is_the_model() -> None:
@@ -148,7 +148,7 @@ def test_without_averaging_the_average_is_the_model() -> None:
         with torch.no_grad():
             model.weight.normal_()
         ema.update(model, step)
-        assert torch.equal(ema.model.weight, model.weight)
+        assert torch.equal(ema.model.get_parameter("weight"), model.weight)
 
 
 def test_running_statistics_are_copied_and_the_average_is_not_trained() -> None:

@@ -48,6 +48,7 @@ def wait_for_rows(process: subprocess.Popen[str], history: Path, count: int) -> 
     raise AssertionError("training never began")
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_and_resumed_equals_undisturbed_bit_for_bit(
     call: Callable[..., Any], colors: Path, tiny: dict[str, Any], tiny_flags: list[str], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from vitreous.cli.verbs import VERBS
 from vitreous.errors import UsageError, nearest, unknown_name
 
 T = TypeVar("T")
+_POSITIONAL = typing.get_args(tyro.conf.Positional[str])[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def parse(kind: type[T], arguments: Sequence[str], verb: str, description: str, 
             return tyro.cli(kind, args=given, prog=program, description=description, default=default)
     except SystemExit as error:
         if not error.code:
-            sys.stdout.write(_readable(helped.getvalue()))
+            sys.stdout.write(_readable(helped.getvalue(), verb))
             raise SystemExit(0) from None
         raise _sentence(captured.getvalue(), verb) from None
 
@@ -57,7 +58,8 @@ def _check_flags(kind: type, arguments: Sequence[str]) -> None:
             if name not in known:
                 # What a field is called in Python finds its dotted flag: --lr means --optim.lr.
                 inner = [flag for flag in known if flag.rsplit(".", 1)[-1] == name[2:]]
-                close = inner or nearest(name, known)
+                offered = known if name.startswith("--no-") else [flag for flag in known if "--no-" not in flag]
+                close = inner or nearest(name, offered)
                 hint = "Did you mean " + " or ".join(close) + "?" if close else "See --help for all flags."
                 raise UsageError(f"Unknown flag {argument.split('=', 1)[0]}.", hint)
         elif (match := re.fullmatch(r"([a-z_.]+)=(.*)", argument)) and f"--{match[1].replace('_', '-')}" in known:
@@ -69,6 +71,8 @@ def _flags(kind: type, prefix: str) -> Iterator[str]:
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         hint, name = hints[field.name], f"{prefix}{field.name.replace('_', '-')}"
+        if _POSITIONAL in getattr(hint, "__metadata__", ()):
+            continue
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _flags(hint, f"{name}.")
             continue
@@ -77,10 +81,16 @@ def _flags(kind: type, prefix: str) -> Iterator[str]:
             yield f"--{prefix}no-{field.name.replace('_', '-')}"
 
 
-def _readable(text: str) -> str:
-    """Help as people read it: an open setting is "auto", not Python's None."""
-    text = text.replace("{None}|", "").replace("{None,", "{").replace("(default: None)", "(default: auto)")
-    return re.sub(r"(--[\w.-]+), --(?:[\w.]*\.)?no-[\w-]+", r"\1", text)
+def _readable(text: str, verb: str) -> str:
+    """Help as people read it: an open setting is "auto", not Python's None; what is left out moves no column."""
+    text = re.sub(r"\Ausage: .*?\n\n", f"usage: vitreous {verb} {VERBS[verb][0]} [flags]\n\n", text, flags=re.DOTALL)
+    lines = []
+    for line in text.splitlines():
+        short = line.replace("{None}|", "").replace("{None,", "{")
+        short = re.sub(r"(--[\w.-]+), --(?:[\w.]*\.)?no-[\w-]+", r"\1", short)
+        lost = " " * (len(line) - len(short))
+        lines.append(re.sub(r"(\S {2,})(?=\S)", rf"\1{lost}", short, count=1) if lost else line)
+    return re.sub(r"\(default:(\s+)None\)", r"(default:\1auto)", "\n".join(map(str.rstrip, lines)) + "\n")
 
 
 def _sentence(text: str, verb: str) -> UsageError:

@@ -24,8 +24,9 @@ class ServeArguments(ServeConfig, Common):
 
 def run(arguments: Sequence[str], console: Console) -> int:
     parsed = parse(ServeArguments, arguments, "serve", DESCRIPTION)
-    from vitreous.serving.run import serve_run
+    from vitreous.serving.run import require_server, serve_run
 
+    require_server()
     config = ServeConfig(**{field.name: getattr(parsed, field.name) for field in fields(ServeConfig)})
 
     def ready(url: str) -> None:

@@ -32,6 +32,8 @@ class OptimConfig:
     """Decay of the squared-gradient average, in [0, 1)."""
     warmup: float | None = None
     """Share of all steps over which the learning rate rises from 0, in [0, 1)."""
+    warmup_steps: int | None = None
+    """Optimiser steps of warm-up; what `warmup` resolves to."""
     final_lr: float | None = None
     """Learning rate at the last step, as a share of the peak, in [0, 1]."""
     clip_norm: float | None = None

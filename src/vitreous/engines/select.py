@@ -31,6 +31,10 @@ def _eager(run: RunFolder, threads: int | None) -> Engine:
     from vitreous.engines.eager import EagerEngine
     from vitreous.models.load import load_model
 
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)  # torch has no setting for one model, only for the process
     return EagerEngine(load_model(run))
 
 

@@ -52,10 +52,11 @@ class Fetched:
 def from_timm(state: State) -> State:
     """timm's plain-ViT names and shapes to ours. The patch kernel (d, c, ph, pw) becomes a matrix (d, c * ph * pw)."""
     renamed = {}
-    for name, value in state.items():
+    for original, value in state.items():
+        name = original
         for pattern, replacement in _FROM_TIMM:
             name = re.sub(pattern, replacement, name)
-        if name == "patch_embedding.projection.weight" and value.ndim == 4:
+        if original == "patch_embed.proj.weight" and value.ndim == 4:  # not our own convolutional stem
             value = rearrange(value, "d c ph pw -> d (c ph pw)")
         renamed[name] = value
     return renamed

@@ -124,11 +124,8 @@ def _model(facts: DataFacts, image_size: int) -> tuple[str, str]:
     if facts.device == "cpu":
         budget = facts.budget if facts.budget is not None else 1800.0
         epochs = 0.7 * budget * facts.cores * _CORE_MACS_PER_SECOND / (3 * _macs(image_size)) / facts.num_train
-        if epochs < 12:
-            return (
-                "vit_micro",
-                f"a larger one would see each of {facts.num_train:,} images only {epochs:.0f} times in the time",
-            )
+        if epochs < 60:
+            return "vit_micro", f"a larger one would see each of {facts.num_train:,} images only {epochs:.0f} times"
     return "vit_compact", f"{facts.num_train:,} training images of {image_size} px"
 
 

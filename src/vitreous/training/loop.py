@@ -58,8 +58,9 @@ def fit(
     record: Callable[[dict[str, Any]], None],
     stop: StopFlag,
     checkpoints: Path,
+    until: int | None = None,
 ) -> None:
-    """Train `state` from its step to `settings.steps`.
+    """Train `state` from its step to `settings.steps`, or to `until` where the rest is still to be planned.
 
     evaluate: takes the averaged model and returns named numbers, among them `val_score` (larger is better) and its
     standard error `val_error` (0 when absent), by which `best.safetensors` is chosen. record: receives each row of the history.
@@ -69,9 +70,10 @@ def fit(
     optim, accumulation = settings.optim, settings.optim.accumulation or 1
     started, spent, logged_at, since_log = time.monotonic(), state.seconds, time.monotonic(), 0
     state.model.train()
-    supply = batches.prefetch(state.step * accumulation, settings.steps * accumulation)
+    goal = settings.steps if until is None else min(until, settings.steps)
+    supply = batches.prefetch(state.step * accumulation, goal * accumulation)
     with closing(supply), fast_matmul(settings.device == "cpu"), torch.random.fork_rng():  # type: ignore[type-var]
-        while state.step < settings.steps:
+        while state.step < goal:
             rate = learning_rate(state.step, settings.steps, optim)
             torch.manual_seed(step_seed(settings.seed, state.step))
             total = torch.zeros((), device=settings.device)

@@ -37,7 +37,7 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     step: 0-based index of the coming optimiser step; steps: how many there are.
     """
     assert config.lr is not None and config.warmup is not None and config.final_lr is not None
-    warmup = round(config.warmup * steps)
+    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - 1 - warmup)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from vitreous.config.convert import to_dict
@@ -59,7 +60,10 @@ class Scored:
 def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Reporter, began: float) -> RunFolder:
     """Write everything a run folder holds, `run.json` last. Returns the finished run."""
     model = state.ema.model
-    model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
+    try:
+        model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reporter.warn(f"{BEST} cannot be read ({type(error).__name__}); the last weights are kept in its place.")
     engine = EagerEngine(model, setup.device)
     save_weights(model, path / MODEL)
 

@@ -111,40 +111,75 @@ class Setup:
         )
 
 
-def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, float]:
-    """The configuration with its number of steps and averaging decay, and when training must end at the latest.
+@dataclass(frozen=True)
+class Budget:
+    """A promise of time: when training must end so that all that follows fits too."""
+
+    text: str
+    """As the caller gave it, such as "5m"."""
+    deadline: float
+    """`time.monotonic()` at which the last step must be done."""
+
+
+def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, Budget | None]:
+    """The configuration with its number of steps, warm-up and averaging decay, and the budget where there is one.
 
     began: `time.monotonic()` at the start of the command; a time budget counts from there. What follows training
-    (validation, testing, features, report) is estimated from the measured step and set aside.
+    (validation, testing, features, report) is estimated from a measured step and set aside. The number of steps under a
+    budget is a first guess, made good by `plan_again` after the warm-up.
     Raises UsageError when the budget is over before training could begin.
     """
-    config, deadline = setup.config, math.inf
+    config, budget = setup.config, None
     steps = config.steps
     if steps is None and config.time is not None:
-        budget = parse_duration(config.time)
-        trial = replace(setup, config=replace(config, steps=1, optim=replace(config.optim, ema_decay=0.9)))
-        limit = min(10.0, 0.04 * budget)
-        step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.loss, limit=limit)
-        # A forward pass in fp32 costs about as much as a third to a half of a training step.
-        image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
-        after = 2 * len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)
-        reserve = RESERVE + 0.03 * budget + image * after
-        left = began + budget - time.monotonic() - reserve
-        validations = min(MOST_VALIDATIONS, max(1.0, left / step / setup.steps_per_epoch)) * len(setup.val) * image
-        steps = int((left - validations) / (1.05 * step))
-        if steps < 1:
-            raise UsageError(
-                f"--time {config.time} is over before training could begin: reading and checking the data took "
-                f"{time.monotonic() - began:.0f} s, and {reserve:.0f} s are needed after training.",
-                f"Give at least --time {math.ceil(budget - left + 20 * step + 10)}s.",
-            )
-        deadline = began + budget - reserve
+        steps, budget = _first_guess(setup, began)
         epochs = steps / setup.steps_per_epoch
-        reporter.say(f"{steps:,} steps ({epochs:.1f} epochs) of {1000 * step:.0f} ms fit into {config.time}")
-        if epochs < 1:
-            reporter.warn(f"The budget lets training see only {epochs:.0%} of the images once; more time would help.")
+        reporter.say(
+            f"about {steps:,} steps ({epochs:.1f} epochs) fit into {config.time}; measured again after the warm-up"
+        )
     elif steps is None:
         assert config.epochs is not None
         steps = max(1, round(config.epochs * setup.steps_per_epoch))
-    decay = config.optim.ema_decay if config.optim.ema_decay is not None else ema_decay(steps)
-    return replace(config, steps=steps, optim=replace(config.optim, ema_decay=decay)), deadline
+    optim = config.optim
+    assert optim.warmup is not None
+    decay = optim.ema_decay if optim.ema_decay is not None else ema_decay(steps)
+    warmup = optim.warmup_steps if optim.warmup_steps is not None else round(optim.warmup * steps)
+    return replace(config, steps=steps, optim=replace(optim, ema_decay=decay, warmup_steps=warmup)), budget
+
+
+def plan_again(setup: Setup, state: TrainState, budget: Budget, reporter: Reporter) -> TrainConfig:
+    """The number of steps that fit at the pace of the warm-up.
+
+    The warm-up is the same whatever follows, and the stored configuration tells it and the final number of steps, so
+    that repeating it gives the same weights.
+    """
+    pace = state.seconds / max(1, state.step)
+    steps = state.step + max(state.step, int((budget.deadline - time.monotonic()) / (1.03 * pace)))
+    epochs = steps / setup.steps_per_epoch
+    reporter.say(f"{steps:,} steps ({epochs:.1f} epochs) of {1000 * pace:.0f} ms fit into {budget.text}")
+    if epochs < 1:
+        reporter.warn(f"The budget lets training see only {epochs:.0%} of the images once; more time would help.")
+    return replace(setup.config, steps=steps)
+
+
+def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
+    config = setup.config
+    assert config.time is not None
+    seconds = parse_duration(config.time)
+    trial = replace(setup, config=replace(config, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0)))
+    limit = min(3.0, 0.02 * seconds)
+    step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.loss, limit=limit)
+    # A forward pass in fp32 costs about as much as a third to a half of a training step.
+    image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
+    after = len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)
+    reserve = RESERVE + 0.03 * seconds + image * after
+    left = began + seconds - time.monotonic() - reserve
+    validations = min(MOST_VALIDATIONS, max(1.0, left / step / setup.steps_per_epoch)) * len(setup.val) * image
+    steps = int((left - validations) / (1.05 * step))
+    if steps < 1:
+        raise UsageError(
+            f"--time {config.time} is over before training could begin: reading and checking the data took "
+            f"{time.monotonic() - began:.0f} s, and {reserve:.0f} s are needed after training.",
+            f"Give at least --time {math.ceil(seconds - left + 20 * step + 10)}s.",
+        )
+    return steps, Budget(config.time, began + seconds - reserve)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from vitreous.models.build import timm_models
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
 from vitreous.recipes import resolve
-from vitreous.runs.atomic import storage_error, write_json, write_text
+from vitreous.runs.atomic import write_json, write_text
 from vitreous.runs.create import Claim, claim
 from vitreous.runs.folder import (
     BAD_FILES,
@@ -45,7 +46,7 @@ from vitreous.workflows.initial import prepare_model, settle_init
 from vitreous.workflows.prepare import Material, facts_of, first_spec, gather, storage_spec
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
-from vitreous.workflows.setup import Setup, plan_steps
+from vitreous.workflows.setup import Budget, Setup, plan_again, plan_steps
 
 
 def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporter | None = None) -> RunFolder:
@@ -82,7 +83,7 @@ def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, beg
     if place.state == "continue":
         _check_same_split(place.path, material)
     setup = _set_up(config, material, reporter)
-    config, deadline = plan_steps(setup, reporter, began)
+    config, budget = plan_steps(setup, reporter, began)
     setup = replace(setup, config=config)
 
     state = setup.state()
@@ -93,7 +94,7 @@ def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, beg
         for note in restore_newest(state, place.path / CHECKPOINTS):
             reporter.say(note)
         _cut_history(place.path / HISTORY, state.step)
-    _fit(state, setup, place.path, reporter, deadline)
+    setup = _fit(state, setup, place.path, reporter, budget)
     return finish(place.path, state, setup, data, reporter, began)
 
 
@@ -136,39 +137,53 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
     )
 
 
-def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, deadline: float) -> None:
-    settings = setup.settings(deadline)
-    evaluate = validator(setup.val, setup.labels(setup.val), settings.precision, setup.device)
-    history = path / HISTORY
+def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget: Budget | None) -> Setup:
+    """Train to the end. Under a budget, the steps after the warm-up are planned at the pace of the warm-up."""
+    history, loss = path / HISTORY, setup.loss
+    assert setup.config.precision != "auto"
+    evaluate = validator(setup.val, setup.labels(setup.val), setup.config.precision, setup.device)
     with reporter.task("training", "steps") as progress, stop_on_signal() as stop:
 
         def record(row: dict[str, Any]) -> None:
-            try:
-                with history.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-            except OSError as error:
-                raise storage_error(history, error) from error
+            with history.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
             shown = ("loss", "val_accuracy", "images_per_s")
-            progress.update(row["step"], settings.steps, **{name: row[name] for name in shown if name in row})
+            progress.update(row["step"], setup.config.steps or 1, **{name: row[name] for name in shown if name in row})
 
-        fit(
-            state,
-            setup.batches(),
-            settings,
-            loss=setup.loss,
-            evaluate=evaluate,
-            record=record,
-            stop=stop,
-            checkpoints=path / CHECKPOINTS,
-        )
+        def train_until(step: int | None) -> None:
+            settings = setup.settings(budget.deadline if budget else math.inf)
+            fit(
+                state,
+                setup.batches(),
+                settings,
+                loss=loss,
+                evaluate=evaluate,
+                record=record,
+                stop=stop,
+                checkpoints=path / CHECKPOINTS,
+                until=step,
+            )
+
+        warmup = setup.config.optim.warmup_steps or 0
+        if budget is not None and 0 < warmup < (setup.config.steps or 0):
+            train_until(warmup)
+            setup = replace(setup, config=plan_again(setup, state, budget, reporter))
+            write_json(path / CONFIG, _stored_form(setup.config))
+        train_until(None)
     for note in state.notes:
         reporter.warn(note)
+    return setup
+
+
+def _stored_form(config: TrainConfig) -> dict[str, Any]:
+    """What `config.json` holds: the settings without what concerned this one call."""
+    return to_dict(replace(config, resume=False, overwrite=False))
 
 
 def _open_folder(path: Path, data: str, setup: Setup) -> None:
     """Write what a continued run will need, `run.json` last: from now on the folder says that it is unfinished."""
     (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    write_json(path / CONFIG, to_dict(replace(setup.config, resume=False, overwrite=False)))
+    write_json(path / CONFIG, _stored_form(setup.config))
     setup.material.split.write_csv(path / SPLITS)
     setup.material.scan.write_bad_files(path / BAD_FILES)
     write_text(path / HISTORY, "")

@@ -1,0 +1,118 @@
+"""Scoring a run again: on a part of its own data, and on data it has not seen."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vitreous
+from vitreous.errors import DataError, UsageError
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_scored_again_gives_the_numbers_of_training(
+    part: str, call: Callable[..., Any], run_copy: Path, tmp_path: Path
+) -> None:
+    done = call("evaluate", run_copy, "--split", part, "--json", "--out", tmp_path / "again.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["run"] == str(run_copy)
+    assert found["metrics"] == read_json(tmp_path / "again.json")
+    stored = read_json(run_copy / "metrics.json")
+    assert found["metrics"]["confusion"][part] == stored["confusion"][part]
+    for name, number in stored[part].items():
+        again = found["metrics"][part][name]
+        assert (again["n"], again["method"]) == (number["n"], number["method"])
+        if number["value"] is not None:
+            assert again["value"] == pytest.approx(number["value"], abs=1e-5), name
+
+
+def test_each_look_at_the_test_part_is_counted_and_warned_about(
+    call: Callable[..., Any], run_copy: Path, trained: Path
+) -> None:
+    assert read_json(trained / "run.json")["test_scored"] == 1
+    second = call("evaluate", run_copy, "--split", "test")
+    assert "! The test part was scored 2 times; choosing by it would spoil it." in second.stderr
+    facts = read_json(run_copy / "run.json")
+    assert facts["test_scored"] == 2
+    assert [entry["by"] for entry in facts["test_log"]] == ["train", "evaluate"]
+    classifier = vitreous.load(run_copy, threads=1)
+    for count in (3, 4):  # from one object that was opened before both
+        classifier.evaluate(split="test")
+        assert read_json(run_copy / "run.json")["test_scored"] == count
+
+
+def test_other_parts_are_not_counted_and_said_to_flatter(call: Callable[..., Any], run_copy: Path) -> None:
+    for part in ("train", "val"):
+        done = call("evaluate", run_copy, "--split", part, "--json")
+        note = f"The {part} part was used for training or choosing: these numbers flatter."
+        assert note in done.stderr
+        assert json.loads(done.stdout)["metrics"]["notes"] == [note]
+    assert read_json(run_copy / "run.json")["test_scored"] == 1
+
+
+def test_both_engines_give_the_same_metrics(exported: Path) -> None:
+    eager = vitreous.load(exported, "eager", threads=1).evaluate()
+    runtime = vitreous.load(exported, "onnxruntime", threads=1).evaluate()
+    assert (eager["engine"], runtime["engine"]) == ("eager", "onnxruntime")
+    assert eager["val"]["nll"]["value"] == pytest.approx(runtime["val"]["nll"]["value"], abs=1e-4)
+
+
+def test_other_labelled_images_are_scored_as_data(
+    call: Callable[..., Any], run_copy: Path, make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_images(tmp_path / "new", 5, seed=7, colors=("red", "green"))
+    (data / "red" / "broken.png").write_bytes(b"")
+    done = call("evaluate", run_copy, data, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["metrics"]["data"]["accuracy"]["n"] == 10
+    assert found["bad_files"] == [{"path": "red/broken.png", "reason": "is empty (0 bytes)"}]
+    assert read_json(run_copy / "run.json")["test_scored"] == 1
+
+
+def test_a_class_the_model_does_not_know_is_named(
+    call: Callable[..., Any], trained: Path, make_images: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_images(tmp_path / "new", 2)
+    (data / "blue").rename(data / "purple")
+    done = call("evaluate", trained, data)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "'purple'" in last and "blue, green, red" in last
+
+
+def test_an_unknown_part_names_the_nearest(run_copy: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'test'"):
+        vitreous.load(run_copy).evaluate(split="tset")
+
+
+def test_images_that_went_away_or_changed_since_training_are_not_silently_scored(
+    make_images: Callable[..., Path], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    data = make_images(tmp_path / "data", 8)
+    run = vitreous.train(data, out=tmp_path / "run", **tiny)
+    victim = data / "red" / "plain_00.png"
+    part = next(
+        line.split(",")[3]
+        for line in (run.path / "splits.csv").read_text(encoding="utf-8").splitlines()
+        if line.startswith("red/plain_00.png,")
+    )
+    shutil.copy(data / "blue" / "plain_00.png", victim)
+    with pytest.raises(DataError, match=r"1 \w+ images changed since training; the first: red/plain_00\.png"):
+        run.evaluate(split=part)
+    victim.unlink()
+    with pytest.raises(DataError, match=r"no longer in .*the first: red/plain_00\.png"):
+        run.evaluate(split=part)
+    shutil.rmtree(data)
+    with pytest.raises(DataError, match="There is no"):
+        run.evaluate(split=part)
