@@ -83,7 +83,8 @@ AUGMENTATION: dict[Preset, AugmentConfig] = {
         mixup=0.2,
         mix_probability=0.3,
     ),
-    # Parts and surfaces: any orientation, no colour changes, and nothing cut away, since the defect may be there.
+    # Parts and surfaces: any orientation, no colour changes, no noise and nothing cut away: the defect
+    # may be there, and faint.
     "inspection": _over_nothing(
         horizontal_flip=True,
         vertical_flip=True,
@@ -93,7 +94,6 @@ AUGMENTATION: dict[Preset, AugmentConfig] = {
         scale=0.1,
         brightness=0.2,
         contrast=0.2,
-        noise=0.02,
         mixup=0.2,
         mix_probability=0.2,
     ),
