@@ -22,22 +22,29 @@ class ConvNet(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
-        """small_stem: for ResNets, a 3x3 stride-1 first layer without pooling, the field's usual change for
-        images of up to 64 pixels; ignored names are refused by timm itself.
+        """small_stem: for ResNets, no pooling after the first layer, and that a 3x3 convolution of stride 1, the field's
+        usual change for images of up to 64 pixels (`resnet_micro` has a stem of 3x3 convolutions and keeps it).
         """
         super().__init__()
         options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "drop_rate": dropout}
         if drop_path:
             options["drop_path_rate"] = drop_path
         if name == "resnet_micro":
-            body: Any = ResNet(BasicBlock, layers=(1, 1, 1, 1), channels=(32, 64, 96, 128), **options)  # type: ignore[arg-type]
+            body: Any = ResNet(
+                BasicBlock,  # type: ignore[arg-type]
+                layers=(1, 1, 1, 1),
+                channels=(64, 96, 96, 128),
+                stem_type="deep",
+                stem_width=16,
+                **options,
+            )
         else:
             body = timm.create_model(name, **options)
         if small_stem and isinstance(body, ResNet):
             first = body.conv1
-            assert isinstance(first, nn.Conv2d)
-            body.conv1 = nn.Conv2d(in_chans, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(first, nn.Conv2d):
+                body.conv1 = nn.Conv2d(in_chans, first.out_channels, kernel_size=3, stride=1, padding=1, bias=False)
+                nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
             body.maxpool = nn.Identity()
         self.body: Any = body
 

@@ -144,7 +144,7 @@ def _batch_size(facts: DataFacts) -> int:
 
 
 def _optim(model: str, batch_size: int) -> OptimConfig:
-    base = 5e-4 if model.startswith("vit_") and model not in ("vit_micro", "vit_compact") else 1.5e-3
+    base = 5e-4 if model.startswith("vit_") and model not in ("vit_micro", "vit_compact") else 2e-3
     return OptimConfig(
         lr=round(base * math.sqrt(batch_size / 64), 7),
         weight_decay=0.05,

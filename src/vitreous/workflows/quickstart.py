@@ -31,7 +31,7 @@ from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.summary import comparison_table
 
 VIT, CNN = "vit_micro", "resnet_micro"
-EPOCHS = 32
+EPOCHS = 26
 EXPLAINED = 5
 """Digits that get a heat map."""
 
