@@ -116,3 +116,33 @@ def test_images_that_went_away_or_changed_since_training_are_not_silently_scored
     shutil.rmtree(data)
     with pytest.raises(DataError, match="There is no"):
         run.evaluate(split=part)
+
+
+def test_the_own_data_named_again_is_scored_by_its_stored_split(
+    call: Callable[..., Any], run_copy: Path, colors: Path
+) -> None:
+    alone = json.loads(call("evaluate", run_copy, "--json").stdout)["metrics"]
+    named = json.loads(call("evaluate", run_copy, colors, "--json").stdout)["metrics"]
+    assert list(named["per_class"]) == ["val"]
+    assert named["confusion"] == alone["confusion"]
+    call("evaluate", run_copy, colors, "--split", "test")
+    assert read_json(run_copy / "run.json")["test_scored"] == 2
+
+
+def test_of_other_data_with_parts_only_one_part_is_scored(
+    call: Callable[..., Any], run_copy: Path, colors: Path, tmp_path: Path
+) -> None:
+    for part in ("train", "test"):
+        shutil.copytree(colors, tmp_path / "other" / part)
+    (spare, *_) = sorted((tmp_path / "other" / "test").rglob("*.png"))
+    spare.unlink()
+    sizes = {}
+    for split in ((), ("--split", "train"), ("--split", "test")):
+        found = json.loads(call("evaluate", run_copy, tmp_path / "other", *split, "--json").stdout)["metrics"]
+        ((part, _),) = found["per_class"].items()
+        sizes[part] = found[part]["accuracy"]["n"]
+    assert sizes == {"data": sizes["train"] - 1, "train": sizes["train"], "test": sizes["train"] - 1}
+    assert read_json(run_copy / "run.json")["test_scored"] == 1
+    absent = call("evaluate", run_copy, tmp_path / "other", "--split", "val")
+    assert absent.returncode == 2
+    assert "has no part 'val'" in absent.stderr

@@ -21,8 +21,8 @@ class EvaluateArguments(Common):
     """Run folder."""
     data: tyro.conf.Positional[str | None] = None
     """Other labelled data: a folder of class folders or a manifest."""
-    split: str = "val"
-    """Part of the run's own data: train, val or test."""
+    split: str | None = None
+    """train, val or test. Of the run's own data val when absent; of other data test, or all where it has no parts."""
     engine: str = "auto"
     """auto, eager or onnxruntime."""
     threads: int | None = None

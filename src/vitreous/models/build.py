@@ -93,7 +93,7 @@ def default_patch_size(image_size: int) -> int:
 
 
 def timm_models() -> tuple[str, ...]:
-    """Convolutional models that timm offers, apart from those listed as baselines."""
+    """What timm offers besides plain Vision Transformers (which are ours) and the listed baselines."""
     import timm
 
     return tuple(name for name in timm.list_models() if "vit" not in name and name not in CNN_BASELINES)

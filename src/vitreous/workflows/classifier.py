@@ -56,7 +56,7 @@ class Classifier:
         """Which parts of the image speak for `target` (the likeliest class when None), and how far to believe it."""
         return self.predictor.explain(image, method, target, faithfulness=faithfulness)
 
-    def evaluate(self, data: str | Path | None = None, *, split: str = "val") -> dict[str, Any]:
+    def evaluate(self, data: str | Path | None = None, *, split: str | None = None) -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
         require("Evaluation", "train")
         from vitreous.workflows.evaluate import evaluate

@@ -42,22 +42,28 @@ def evaluate(
     run: RunFolder,
     data: str | Path | None = None,
     *,
-    split: str = "val",
+    split: str | None = None,
     engine: str = "auto",
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Score a run. Without `data`, on the part `split` of the data it was made from, found again by `splits.csv`.
+    """Score a run. Without `data`, on the part `split` (val) of the data it was made from, found again by `splits.csv`.
+
+    With other data, on its part `split`; where none is named, on its test part, or on all of it when it has no parts.
 
     Looking at the test part is recorded in `run.json`. Raises UsageError for an unknown part, DataError where images
     or classes are missing, and the errors of the engine.
     """
     require("Evaluation", "train")
     reporter = reporter or Silent()
-    if split not in PARTS:
+    if split is not None and split not in PARTS:
         raise unknown_name("part", split, PARTS)
-    part = "data" if data is not None else split
-    source, labels, groups, bad = _foreign(run, str(data), reporter) if data is not None else _own(run, split)
+    if data is None or _is_own(run, str(data)):
+        part = split or "val"
+        source, labels, groups, bad = _own(run, part)
+    else:
+        part = split or "data"
+        source, labels, groups, bad = _foreign(run, str(data), split, reporter)
     began = time.monotonic()
     threads = threads or available_cores()
     loaded = load_engine(run, engine, threads)
@@ -78,9 +84,10 @@ def evaluate(
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
     notes = []
-    if part in CHOSEN_ON:
+    own = data is None or _is_own(run, str(data))
+    if own and part in CHOSEN_ON:
         notes.append(f"The {part} part was used for training or choosing: these numbers flatter.")
-    if part == "test":
+    if own and part == "test":
         before = read_facts(run.path / RUN_JSON)  # as it is now: the caller may have opened the run long ago
         count = int(before.get("test_scored", 0)) + 1
         entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "evaluate"}
@@ -127,10 +134,24 @@ def _own(run: RunFolder, part: str) -> tuple[Source, np.ndarray, list[str], list
     return source, labels, [split.groups[row] for row in wanted], []
 
 
-def _foreign(run: RunFolder, data: str, reporter: Reporter) -> tuple[Source, np.ndarray, list[str], list[Any]]:
+def _is_own(run: RunFolder, data: str) -> bool:
+    own = str(run.facts["data"]["source"])
+    return data == own or Path(data).resolve() == Path(own).resolve()
+
+
+def _foreign(
+    run: RunFolder, data: str, split: str | None, reporter: Reporter
+) -> tuple[Source, np.ndarray, list[str], list[Any]]:
     source = load_source(data, trainable=False)
     for note in source.notes:
         reporter.say(note)
+    parts = {sample.part for sample in source.samples}
+    wanted = split or ("test" if "test" in parts else None)
+    if wanted is not None:
+        if wanted not in parts:
+            raise UsageError(f"{data!r} has no part {wanted!r}.", "Leave out --split to score all of it.")
+        source = source.select([row for row, sample in enumerate(source.samples) if sample.part == wanted])
+        reporter.say(f"scoring its {wanted} part")
     unknown = [name for name in source.classes if name not in run.classes]
     if unknown:
         raise UsageError(

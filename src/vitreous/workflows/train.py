@@ -19,7 +19,7 @@ from vitreous.config.train import TrainConfig
 from vitreous.data import Split
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
-from vitreous.models.build import timm_models
+from vitreous.models.build import architecture, timm_models
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
 from vitreous.recipes import resolve
@@ -60,6 +60,10 @@ def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporte
     config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
     if parse_vit(config.model) is None and config.model not in ("auto", *CNN_BASELINES):
         check_model_name(config.model, timm_models())
+    if config.image_size is not None and parse_vit(config.model) is not None:
+        # What does not fit is said before any image is read.
+        net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
+        architecture(config.model, num_classes=2, image_size=config.image_size, **net)
     place = claim(config.out, Path(data).resolve().stem, resume=config.resume, overwrite=config.overwrite)
     if place.note:
         reporter.say(place.note)
@@ -124,7 +128,8 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         f"{precision} on {device}, {threads} threads"
     )
     return Setup(
-        config=replace(resolved.config, precision=precision),
+        # The number of threads decides the order of sums, so it is stored: the same settings give the same weights.
+        config=replace(resolved.config, precision=precision, threads=threads),
         material=material,
         facts=facts,
         start=start,
