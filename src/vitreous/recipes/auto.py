@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import Resize
 from vitreous.config.train import AugmentConfig, NetConfig, OptimConfig, Preset, TrainConfig
-from vitreous.recipes.presets import AUGMENTATION, GLYPHS, guess_preset
+from vitreous.recipes.presets import AUGMENTATION, FEW, GENTLE, GLYPHS, guess_preset
 
 T = TypeVar("T", OptimConfig, NetConfig, AugmentConfig)
 
@@ -169,6 +169,8 @@ def _augment(preset: Preset, facts: DataFacts) -> AugmentConfig:
     chosen = AUGMENTATION[preset]
     if preset == "document" and facts.short_side <= 32:
         chosen = replace(chosen, **GLYPHS)
+    if preset == "natural" and facts.num_train < FEW:
+        chosen = replace(chosen, **GENTLE)
     if preset == "natural" and facts.short_side <= 48:
         chosen = replace(chosen, crop_area=0.6)  # small images show the object and little else
     return chosen

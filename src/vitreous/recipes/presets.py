@@ -110,6 +110,12 @@ GLYPHS = {
 }
 """Single characters a few pixels high move about more than whole pages do."""
 
+FEW = 5000
+"""Training images below which photographs are changed gently: strong mixing needs many images to pay."""
+
+GENTLE = {"crop_area": 0.5, "rand_augment_ops": 1, "erase": 0.0, "mixup": 0.2, "cutmix": 0.0, "mix_probability": 0.3}
+"""What replaces the strong changes of photographs in a small set."""
+
 _WORDS: dict[Preset, tuple[str, ...]] = {
     "medical": (
         "pneumonia", "tumor", "tumour", "covid", "benign", "malignant", "lesion", "finding", "cancer", "fracture",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -68,7 +69,8 @@ def fit(
     Raises StoppedError after saving when `stop` was set, VitreousError when the loss is not finite.
     """
     optim, accumulation = settings.optim, settings.optim.accumulation or 1
-    started, spent, logged_at, since_log = time.monotonic(), state.seconds, time.monotonic(), 0
+    started, spent = time.monotonic(), state.seconds
+    logged_at, logged_step, summed = time.monotonic(), state.step, 0.0
     state.model.train()
     goal = settings.steps if until is None else min(until, settings.steps)
     supply = batches.prefetch(state.step * accumulation, goal * accumulation)
@@ -88,7 +90,7 @@ def fit(
             update(state, rate, optim.clip_norm or 0.0)
             state.step += 1
             state.seconds = spent + time.monotonic() - started
-            since_log += accumulation * batches.batch_size
+            summed = summed + total
 
             late = time.monotonic() > settings.deadline
             last = state.step == settings.steps or late
@@ -96,21 +98,21 @@ def fit(
             if (due or stop) and not math.isfinite(float(total)):
                 raise _diverged(state.step, float(total), rate, checkpoints)
             if due:
+                done, elapsed = state.step - logged_step, max(1e-9, time.monotonic() - logged_at)
                 row = {
                     "step": state.step,
                     "epoch": state.step / settings.steps_per_epoch,
-                    "loss": float(total),
+                    "loss": float(summed) / done,  # the mean since the row before
                     "lr": rate,
-                    "images_per_s": since_log / max(1e-9, time.monotonic() - logged_at),
+                    "images_per_s": done * accumulation * batches.batch_size / elapsed,
                     "seconds": state.seconds,
+                    "peak_memory_bytes": peak_memory(settings.device),
                 }
                 if last or state.step % settings.validate_every == 0:
                     row |= validate(state, evaluate, checkpoints)
                     state.model.train()
-                if settings.device == "cuda":
-                    row["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
                 record(row)
-                logged_at, since_log = time.monotonic(), 0
+                logged_at, logged_step, summed = time.monotonic(), state.step, 0.0
             if stop and not last:
                 save_checkpoint(state, checkpoints)
                 raise StoppedError(
@@ -152,6 +154,18 @@ def validate(
         save_weights(state.ema.model, checkpoints / BEST)
     save_checkpoint(state, checkpoints)
     return numbers
+
+
+def peak_memory(device: str) -> int | None:
+    """Bytes: the most the GPU has held, or the most this process has on a CPU; None where the system does not say."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def step_seed(seed: int, step: int) -> int:
