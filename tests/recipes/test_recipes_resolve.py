@@ -11,6 +11,7 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.train import AugmentConfig, NetConfig, OptimConfig, Preset, TrainConfig
 from vitreous.recipes import AUGMENTATION, guess_preset, resolve
 from vitreous.recipes.auto import ema_decay, resize_for
+from vitreous.recipes.presets import FEW, GENTLE
 
 PHOTOS = DataFacts(
     classes=("tulip", "rose", "daisy"),
@@ -156,7 +157,17 @@ def test_a_length_that_was_given_gets_no_epochs_beside_it(given: dict[str, Any])
 
 def test_single_fields_of_a_stage_are_kept_among_chosen_ones() -> None:
     config = resolve(TrainConfig(augment=AugmentConfig(horizontal_flip=False), preset="natural"), PHOTOS).config
-    assert config.augment == replace(AUGMENTATION["natural"], horizontal_flip=False)
+    alone = resolve(TrainConfig(preset="natural"), PHOTOS).config
+    assert alone.augment.horizontal_flip is True
+    assert config.augment == replace(alone.augment, horizontal_flip=False)
+
+
+def test_few_photographs_are_changed_more_gently_than_many() -> None:
+    many = replace(PHOTOS, train_counts=tuple(10 * FEW for _ in PHOTOS.classes))
+    few = replace(PHOTOS, train_counts=tuple(10 for _ in PHOTOS.classes))
+    strong, gentle = (resolve(TrainConfig(preset="natural"), facts).config.augment for facts in (many, few))
+    assert strong.cutmix == AUGMENTATION["natural"].cutmix
+    assert {name: getattr(gentle, name) for name in GENTLE} == GENTLE
 
 
 @pytest.mark.parametrize("name", EVERY_FACTS)
