@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vitreous.errors import VitreousError
@@ -27,6 +27,8 @@ class Console:
 
     json: bool = False
     debug: bool = False
+    began: float = field(default_factory=time.monotonic)
+    """When the command started: a promised time counts from here, importing included."""
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Console:

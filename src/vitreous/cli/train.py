@@ -35,7 +35,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
     require("Training", "train")
     from vitreous.workflows.train import train
 
-    finished = train(parsed.data, _config(parsed), console)
+    finished = train(parsed.data, _config(parsed), console, began=console.began)
     show_run(finished.path, console)
     return 0
 

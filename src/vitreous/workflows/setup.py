@@ -30,7 +30,7 @@ from vitreous.workflows.reporter import Reporter
 
 FEATURES_FROM = 3000
 """Training images whose features describe what is usual (see `evaluation.strangeness`)."""
-RESERVE = 6.0
+RESERVE = 8.0
 """Seconds of a time budget kept for writing the report and everything else that comes after the last step."""
 MOST_VALIDATIONS = 20
 
@@ -172,7 +172,7 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
     # A forward pass in fp32 costs about as much as a third to a half of a training step.
     image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
     after = len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)
-    reserve = RESERVE + 0.03 * seconds + image * after
+    reserve = RESERVE + 0.04 * seconds + 1.5 * image * after
     left = began + seconds - time.monotonic() - reserve
     validations = min(MOST_VALIDATIONS, max(1.0, left / step / setup.steps_per_epoch)) * len(setup.val) * image
     steps = int((left - validations) / (1.05 * step))

@@ -49,13 +49,20 @@ from vitreous.workflows.score import validator
 from vitreous.workflows.setup import Budget, Setup, plan_again, plan_steps
 
 
-def train(data: str | Path, config: TrainConfig | None = None, reporter: Reporter | None = None) -> RunFolder:
+def train(
+    data: str | Path,
+    config: TrainConfig | None = None,
+    reporter: Reporter | None = None,
+    *,
+    began: float | None = None,
+) -> RunFolder:
     """Train, calibrate and test a classifier; returns its finished run folder.
 
-    data: "digits", a folder, or a CSV or Parquet manifest. Raises the errors of `vitreous.errors`: StoppedError when a
+    data: "digits", a folder, or a CSV or Parquet manifest. began: `time.monotonic()` from which a time budget counts, for
+    callers whose start took time itself; the call when None. Raises the errors of `vitreous.errors`: StoppedError when a
     signal ended it, with the state saved.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     require("Training", "train")
     config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
     if parse_vit(config.model) is None and config.model not in ("auto", *CNN_BASELINES):
