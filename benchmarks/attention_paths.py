@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/attention_paths.py
 
 Candidates take turns in one process; medians and spread of the rounds are printed and written to results/. The last
-part runs one training step in processes of its own, beside a process that keeps one core busy.
+part runs one training step in processes of its own, alone and beside a process that keeps one core busy.
 """
 
 from __future__ import annotations
@@ -78,20 +78,30 @@ def attention(tokens: int) -> dict[str, dict[str, float]]:
     return interleaved({"fused": fused, "plain": plain})
 
 
-def waiting() -> dict[str, float]:
-    """Milliseconds of a training step of vit_micro while another process keeps a core busy."""
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+POLICIES = {
+    "spinning": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spinning briefly": {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"},
+}
+"""How OpenMP's threads may wait; the last is what the command line sets."""
+
+
+def waiting(beside_a_busy_process: bool) -> dict[str, float]:
+    """Milliseconds of a training step of vit_micro with two threads, median of processes taken in turn."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if beside_a_busy_process else None
     try:
-        found: dict[str, list[float]] = {"ACTIVE": [], "PASSIVE": []}
+        found: dict[str, list[float]] = {name: [] for name in POLICIES}
         for _ in range(3):
-            for policy in found:
-                environment = {**os.environ, "OMP_WAIT_POLICY": policy}
-                output = subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, check=True)
-                found[policy].append(1000 * float(output.stdout))
+            for name, policy in POLICIES.items():
+                output = subprocess.run(
+                    [sys.executable, "-c", STEP], env={**os.environ, **policy}, capture_output=True, check=True
+                )
+                found[name].append(1000 * float(output.stdout))
     finally:
-        busy.kill()
-        busy.wait()
-    return {policy: statistics.median(values) for policy, values in found.items()}
+        if busy is not None:
+            busy.kill()
+            busy.wait()
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main() -> None:
@@ -99,7 +109,7 @@ def main() -> None:
         "matrix_product_ms": matrix_products(),
         "onednn_is_exact": medium_is_exact(),
         "attention_ms": {str(tokens): attention(tokens) for tokens in (17, 65, 197, 577)},
-        "step_ms_beside_a_busy_process": waiting(),
+        "step_ms": {"alone": waiting(False), "beside a busy process": waiting(True)},
     }
     path = write("attention_paths", facts)
     product = facts["matrix_product_ms"]
@@ -109,8 +119,8 @@ def main() -> None:
     for tokens, found in facts["attention_ms"].items():
         ratio = found["fused"]["median"] / found["plain"]["median"]
         print(f"attention, {tokens} tokens: plain {ratio:.2f} x as fast as fused")
-    step = facts["step_ms_beside_a_busy_process"]
-    print(f"a step beside a busy process: {step['ACTIVE']:.0f} ms spinning, {step['PASSIVE']:.0f} ms passive")
+    for place, times in facts["step_ms"].items():
+        print(f"a step {place}: " + ", ".join(f"{value:.0f} ms {name}" for name, value in times.items()))
     print(path)
 
 

@@ -82,11 +82,11 @@ def cpu_paths(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"| attention forward and backward, {tokens} tokens | {cell(found['fused'])} | {cell(found['plain'])} | {ratio:.2f} |"
         )
-    step = facts["step_ms_beside_a_busy_process"]
-    lines.append(
-        f"| training step of vit_micro beside a busy process, OpenMP spinning or passive | {step['ACTIVE']:.0f} | "
-        f"{step['PASSIVE']:.0f} | {step['ACTIVE'] / step['PASSIVE']:.1f} |"
-    )
+    lines += ["", "A training step of vit_micro with two threads, by how OpenMP's threads wait, ms:", ""]
+    names = list(facts["step_ms"]["alone"])
+    lines += [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
+    for place, times in facts["step_ms"].items():
+        lines.append(f"| {place} | " + " | ".join(f"{times[name]:.0f}" for name in names) + " |")
     return lines
 
 

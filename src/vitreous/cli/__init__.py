@@ -12,9 +12,7 @@ from vitreous.errors import StoppedError, UsageError, VitreousError, unknown_nam
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Nothing heavy is imported before the verb is known."""
-    # Threads that spin while they wait make small machines with other work on them up to seventy times slower
-    # (benchmarks/RESULTS.md). Has effect because torch is not imported yet; a choice made by the user stands.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _let_threads_sleep()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
@@ -42,3 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return console.crash(error)
+
+
+def _let_threads_sleep() -> None:
+    """Make OpenMP threads wait by spinning for a moment only, then sleeping.
+
+    For ever, the default, is up to twenty times slower on a machine with other work on it; not at all is half as fast on
+    a quiet one (benchmarks/RESULTS.md). Has effect because torch is not imported yet; a choice made by the user stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ["GOMP_SPINCOUNT"] = "2000"
