@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vitreous.serving.run import PACKAGES
 from vitreous.workflows.environment import EXTRAS
 
 EVERYTHING = ",".join(package for packages in EXTRAS.values() for package in packages)
@@ -120,6 +121,10 @@ assert "torch" not in sys.modules, "torch was imported"
     done = in_process(code, exported, colors / "red")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 30
+
+
+def test_the_packages_of_the_server_are_listed_in_one_place() -> None:
+    assert EXTRAS["serve"] is PACKAGES
 
 
 def test_in_python_a_missing_package_is_the_same_error(missing: Callable[[str], None], colors: Path) -> None:

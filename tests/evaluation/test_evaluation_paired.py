@@ -107,3 +107,30 @@ def test_a_pair_is_ready_for_json():
     found = compare_pair(np.array([True, False] * 9), np.array([True, True] * 9), None, ("a", "b")).to_dict()
     assert {"a", "b", "difference", "mcnemar_p", "holm_p", "verdict"} <= set(found)
     assert {"value", "low", "high"} <= set(json.loads(json.dumps(found, allow_nan=False))["difference"])
+
+
+@pytest.mark.parametrize("num_images", [1, 5, 8, 12, 40])
+def test_verdict_and_interval_never_contradict_each_other(num_images: int):
+    nothing = "no difference that"
+    for only_a in range(min(num_images, 9) + 1):
+        for only_b in range(min(num_images - only_a, 3) + 1):
+            a, b = np.zeros(num_images, dtype=bool), np.zeros(num_images, dtype=bool)
+            a[:only_a] = True
+            b[only_a : only_a + only_b] = True
+            neither = np.zeros(num_images, dtype=bool)
+            alone = compare_pair(a, b, None, ("a", "b"))
+            for pair in (alone, *compare_all({"a": a, "b": b, "c": neither, "d": neither}, None)):
+                low, value, high = pair.difference.low, pair.difference.value, pair.difference.high
+                assert low is not None and high is not None and value is not None
+                assert -1 <= low <= value <= high <= 1
+                assert pair.verdict.startswith(nothing) == (low <= 0 <= high)
+                assert low <= 0 <= high or pair.holm_p < 0.05
+
+
+def test_four_images_won_to_none_are_no_difference_and_the_interval_is_the_exact_one():
+    a = np.arange(12) < 4
+    found = compare_pair(a, np.zeros(12, dtype=bool), None, ("a", "b")).difference
+    # Clopper and Pearson for 4 of 4: from 0.025 ** (1 / 4) to 1.
+    assert found.low == pytest.approx((2 * 0.025**0.25 - 1) * 4 / 12)
+    assert found.high is not None and found.high >= 4 / 12
+    assert "exact" in found.method

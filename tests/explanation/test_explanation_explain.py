@@ -80,12 +80,19 @@ def test_unknown_names_are_answered_with_the_nearest(make_run: MakeRun) -> None:
         explain_image(run, engine, photo(), target=3)
 
 
-def test_auto_takes_relevance_for_an_eager_transformer_and_occlusion_otherwise(make_run: MakeRun) -> None:
+def test_auto_takes_relevance_for_a_transformer_on_any_engine_and_occlusion_otherwise(make_run: MakeRun) -> None:
     vit, cnn = make_run(), make_run(CNN)
     assert Explainer(vit, load_engine(vit, "eager")).choose("auto") == "relevance"
-    assert Explainer(vit, Foreign(load_engine(vit, "eager"))).choose("auto") == "occlusion"
+    assert Explainer(vit, Foreign(load_engine(vit, "eager"))).choose("auto") == "relevance"
     found = explain_image(cnn, load_engine(cnn, "eager"), photo(), faithfulness=False)
     assert found.method == "occlusion"
+
+
+def test_auto_without_torch_is_occlusion(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    engine = Foreign(load_engine(run, "eager"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert explain_image(run, engine, photo(), faithfulness=False).method == "occlusion"
 
 
 def test_a_cnn_has_no_attention_to_read_and_the_message_says_what_works(make_run: MakeRun) -> None:

@@ -265,6 +265,16 @@ def test_weights_start_as_the_papers_code_draws_them() -> None:
     assert all((norm.weight == 1).all() for norm in model.modules() if isinstance(norm, nn.LayerNorm))
 
 
+@pytest.mark.parametrize("kind", [PatchEmbedding, ConvStem])
+def test_one_number_is_a_square_patch(kind: type[PatchEmbedding] | type[ConvStem]) -> None:
+    one, two = kind(16, 3, 64), kind((16, 16), 3, 64)
+    assert one.patch_size == two.patch_size == (16, 16)
+    two.load_state_dict(one.state_dict())
+    images = torch.randn(2, 3, 32, 48)
+    assert one(images).shape == (2, 6, 64)
+    assert torch.equal(one(images), two(images))
+
+
 def test_a_fresh_model_is_undecided() -> None:
     assert not VisionTransformer(**TINY)(IMAGES).any()
 

@@ -60,7 +60,7 @@ def write_run(folder: Path, **changes: Any) -> Path:
         "schema_version": 1,
         "status": "complete",
         "files": {"model.safetensors": hashlib.sha256(weights).hexdigest()},
-        "architecture": {"name": "fake", "family": "vit", "arguments": {}},
+        "architecture": {"name": "fake", "family": "timm", "arguments": {}},
         "input": {
             "height": SIDE,
             "width": SIDE,
@@ -89,8 +89,8 @@ def picture(
 
 @asynccontextmanager
 async def client_of(predictor: Predictor, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client whose requests go straight into the application."""
-    app = create_app(predictor, ServeConfig(**settings))
+    """A client whose requests go straight into the application, which checks them as behind a socket."""
+    app = create_app(predictor, ServeConfig(**settings), check_host=True)
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
         client.app = app  # type: ignore[attr-defined]

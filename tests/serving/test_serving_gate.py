@@ -13,7 +13,7 @@ from serving_fakes import MeanEngine, asked, picture
 
 from vitreous.config.serve import ServeConfig
 from vitreous.errors import UsageError
-from vitreous.serving import Predictor, create_app
+from vitreous.serving import BackgroundServer, Predictor, create_app
 
 PNG = {"Content-Type": "image/png"}
 PUBLIC = {"/", "/ping", "/v2/health/live", "/v2/health/ready", "/web/app.js", "/web/style.css", "/web/icon.svg"}
@@ -103,6 +103,12 @@ def test_another_address_than_loopback_needs_a_token() -> None:
         ServeConfig(host="0.0.0.0")
 
 
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_threads_than_one_are_refused(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"--threads must be at least 1, got {threads}"):
+        ServeConfig(threads=threads)
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -116,6 +122,32 @@ def test_on_loopback_only_loopback_names_are_answered(predictor: Predictor, host
         return [(await client.get(path, headers={"Host": host})).status_code for path in ("/", "/ping", "/metrics")]
 
     assert asked(predictor, ask) == [status] * 3
+
+
+def test_called_in_process_the_application_answers_to_any_name(predictor: Predictor) -> None:
+    async def ask() -> httpx.Response:
+        app = create_app(predictor, ServeConfig())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+            return await client.post("/predict", content=picture(), headers=PNG)
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == 200
+    assert reply.json()["predictions"][0]["label"] == "red"
+
+
+def test_a_bound_server_checks_the_host(predictor: Predictor) -> None:
+    with BackgroundServer(predictor) as server:
+        own = httpx.get(f"{server.url}/ping")
+        foreign = httpx.get(f"{server.url}/ping", headers={"Host": "evil.example"})
+    assert (own.status_code, foreign.status_code) == (200, 421)
+    assert foreign.json()["error"]["code"] == "wrong_host"
+
+
+def test_the_schema_and_the_manual_name_the_refusal_of_a_foreign_host(predictor: Predictor) -> None:
+    paths = create_app(predictor, ServeConfig()).openapi()["paths"]
+    assert all("421" in paths[path]["post"]["responses"] for path in ("/predict", "/explain"))
+    manual = Path(__file__).parents[2] / "docs" / "serving.md"
+    assert "| 421 |" in manual.read_text(encoding="utf-8")
 
 
 def test_elsewhere_any_name_will_do_since_the_token_protects(predictor: Predictor, token_file: Path) -> None:

@@ -37,6 +37,15 @@ def test_prediction_takes_any_iterable_in_batches_and_keeps_its_order(predictor:
     assert {len(answer.top) for answer in answers} == {1}
 
 
+@pytest.mark.parametrize("top", [0, -1])
+def test_fewer_classes_than_one_are_refused(predictor: Predictor, engine: MeanEngine, top: int) -> None:
+    with pytest.raises(UsageError, match=f"--top must be at least 1, got {top}"):
+        predictor.predict([], top=top)
+    with pytest.raises(UsageError, match=f"--top must be at least 1, got {top}"):
+        predictor.predict_arrays(predictor.decode(picture())[None], top)
+    assert engine.batches == []
+
+
 def test_one_source_need_not_be_put_in_a_list(predictor: Predictor) -> None:
     assert [answer.label for answer in predictor.predict(picture())] == ["red"]
 
@@ -136,6 +145,12 @@ def test_loading_refuses_unknown_engines_and_folders(tmp_path: Path) -> None:
         Predictor.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("engine", ["auto", "eager", "onnxruntime"])
+def test_loading_refuses_fewer_threads_than_one(tmp_path: Path, engine: str) -> None:
+    with pytest.raises(UsageError, match="--threads must be at least 1, got 0"):
+        Predictor.load(write_run(tmp_path / "run"), engine, threads=0)
+
+
 def write_onnx(file: Path) -> None:
     """features = channel means of `images`, logits = ten times them."""
     onnx = pytest.importorskip("onnx")
@@ -156,12 +171,20 @@ def write_onnx(file: Path) -> None:
     onnx.save(model, str(file))
 
 
-def test_an_exported_model_is_served_without_ever_importing_torch(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", exports={"onnx": {"file": "exports/onnx/model.onnx"}})
+@pytest.mark.parametrize(("family", "torch_installed"), [("timm", True), ("vit", False)])
+def test_an_exported_model_is_served_without_ever_importing_torch(
+    tmp_path: Path, family: str, torch_installed: bool
+) -> None:
+    architecture = {"name": "fake", "family": family, "arguments": {}}
+    folder = write_run(
+        tmp_path / "run", architecture=architecture, exports={"onnx": {"file": "exports/onnx/model.onnx"}}
+    )
     write_onnx(folder / "exports" / "onnx" / "model.onnx")
     (tmp_path / "green.png").write_bytes(picture((0, 255, 0)))
     program = """
 import json, sys, urllib.request
+if sys.argv[3] == "hidden":
+    sys.modules["torch"] = None
 from vitreous.serving import BackgroundServer, Predictor
 predictor = Predictor.load(sys.argv[1])
 image = open(sys.argv[2], "rb").read()
@@ -173,10 +196,13 @@ with BackgroundServer(predictor) as server:
     predicted = post("/predict")["predictions"][0]["label"]
     explained = post("/explain?format=json&target=green")["method"]
 print(json.dumps([predictor.engine.name, predictor.predict([image])[0].label, predicted, explained,
-                  sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "timm", "torchvision"))]))
+                  sorted(name for name in sys.modules if name.split(".")[0] in ("torch", "timm", "torchvision") and sys.modules[name])]))
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, str(folder), str(tmp_path / "green.png")],
+        [
+            *(sys.executable, "-W", "error", "-c", program, str(folder), str(tmp_path / "green.png")),
+            "installed" if torch_installed else "hidden",
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -54,9 +54,10 @@ def test_each_look_at_the_test_part_is_counted_and_warned_about(
 def test_other_parts_are_not_counted_and_said_to_flatter(call: Callable[..., Any], run_copy: Path) -> None:
     for part in ("train", "val"):
         done = call("evaluate", run_copy, "--split", part, "--json")
-        note = f"The {part} part was used for training or choosing: these numbers flatter."
+        note = "images were used for training or choosing: these numbers flatter."
         assert note in done.stderr
-        assert json.loads(done.stdout)["metrics"]["notes"] == [note]
+        (said,) = json.loads(done.stdout)["metrics"]["notes"]
+        assert said.startswith("All ") and said.endswith(note)
     assert read_json(run_copy / "run.json")["test_scored"] == 1
 
 
@@ -114,7 +115,7 @@ def test_images_that_went_away_or_changed_since_training_are_not_silently_scored
     with pytest.raises(DataError, match=r"no longer in .*the first: red/plain_00\.png"):
         run.evaluate(split=part)
     shutil.rmtree(data)
-    with pytest.raises(DataError, match="There is no"):
+    with pytest.raises(DataError, match="which is not here"):
         run.evaluate(split=part)
 
 
@@ -130,19 +131,32 @@ def test_the_own_data_named_again_is_scored_by_its_stored_split(
 
 
 def test_of_other_data_with_parts_only_one_part_is_scored(
-    call: Callable[..., Any], run_copy: Path, colors: Path, tmp_path: Path
+    call: Callable[..., Any], run_copy: Path, make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
-    for part in ("train", "test"):
-        shutil.copytree(colors, tmp_path / "other" / part)
-    (spare, *_) = sorted((tmp_path / "other" / "test").rglob("*.png"))
-    spare.unlink()
+    for count, part in ((4, "train"), (3, "test")):
+        make_images(tmp_path / "other" / part, count, seed=100 + count)
     sizes = {}
     for split in ((), ("--split", "train"), ("--split", "test")):
         found = json.loads(call("evaluate", run_copy, tmp_path / "other", *split, "--json").stdout)["metrics"]
         ((part, _),) = found["per_class"].items()
         sizes[part] = found[part]["accuracy"]["n"]
-    assert sizes == {"data": sizes["train"] - 1, "train": sizes["train"], "test": sizes["train"] - 1}
+        assert found["notes"] == []
+    assert sizes == {"data": 9, "train": 12, "test": 9}
     assert read_json(run_copy / "run.json")["test_scored"] == 1
     absent = call("evaluate", run_copy, tmp_path / "other", "--split", "val")
     assert absent.returncode == 2
     assert "has no part 'val'" in absent.stderr
+
+
+def test_copies_of_its_own_images_are_known_by_their_pixels_wherever_they_lie(
+    call: Callable[..., Any], run_copy: Path, colors: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(colors, tmp_path / "copy")
+    done = call("evaluate", run_copy, tmp_path / "copy", "--json")
+    notes = json.loads(done.stdout)["metrics"]["notes"]
+    facts = read_json(run_copy / "run.json")
+    counts = facts["data"]["counts"]
+    seen = counts["train"] + counts["val"]
+    assert f"{seen} of 90 images were used for training or choosing: these numbers flatter." in notes
+    assert facts["test_scored"] == 2
+    assert facts["test_log"][-1]["images"] == counts["test"]

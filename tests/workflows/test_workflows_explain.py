@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from vitreous.errors import DataError, UsageError
+from vitreous.workflows.explain import _safe as safe_name
 from vitreous.workflows.explain import explain
 
 
@@ -39,6 +41,35 @@ def test_equal_names_from_two_folders_do_not_overwrite_each_other(trained: Path,
     images = [str(colors / name / "plain_00.png") for name in ("red", "green", "blue")]
     explain(trained, images, method="rollout", out=tmp_path / "maps", threads=1, faithfulness=False)
     assert len(list((tmp_path / "maps").iterdir())) == 6
+
+
+def test_two_classes_of_one_image_do_not_overwrite_each_other(trained: Path, colors: Path, tmp_path: Path) -> None:
+    image = str(colors / "red" / "plain_00.png")
+    for target in ("red", "blue"):
+        found = explain(
+            trained, [image], method="relevance", target=target, out=tmp_path / "maps", threads=1, faithfulness=False
+        )
+        assert f".relevance.{target}.overlay" in found.images[0]["overlay"]
+    assert len(list((tmp_path / "maps").iterdir())) == 4
+
+
+def test_a_class_name_that_is_no_file_name_becomes_one_of_its_own() -> None:
+    names = ["..", "a/b", "a\\b", "a b", "a_b", "Grün", "x" * 300, "x" * 301]
+    safe = [safe_name(name) for name in names]
+    assert len(set(safe)) == len(names)
+    assert all(re.fullmatch(r"[\w-]{1,47}", name) for name in safe)
+    assert (safe[4], safe[5]) == ("a_b", "Grün")
+
+
+def test_auto_explains_an_exported_transformer_by_relevance(exported: Path, colors: Path, tmp_path: Path) -> None:
+    image = str(colors / "red" / "plain_00.png")
+    maps = [
+        explain(exported, [image], engine=engine, out=tmp_path / engine, threads=1, faithfulness=False).images[0]
+        for engine in ("auto", "onnxruntime", "eager")
+    ]
+    assert [entry["method"] for entry in maps] == ["relevance"] * 3
+    pictures = [np.asarray(Image.open(entry["heatmap"]), dtype=int) for entry in maps]
+    assert max(np.abs(picture - pictures[2]).max() for picture in pictures) <= 1
 
 
 def test_pictures_go_into_the_run_unless_told_otherwise(run_copy: Path, colors: Path, call: Callable[..., Any]) -> None:

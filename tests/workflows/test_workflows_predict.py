@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,11 @@ def test_hidden_files_and_other_files_in_a_folder_are_not_taken_for_images(pictu
     assert expand([str(pictures)]) == expected
 
 
-def test_prediction_looks_for_the_same_files_as_training() -> None:
-    assert set(module.SUFFIXES) == IMAGE_SUFFIXES
+def test_prediction_looks_for_the_same_files_as_training(tmp_path: Path) -> None:
+    for ending in IMAGE_SUFFIXES:
+        (tmp_path / f"a{ending.upper()}").touch()
+    assert {Path(path).suffix.lower() for path in expand([str(tmp_path)])} == set(IMAGE_SUFFIXES)
+    assert module.IMAGE_SUFFIXES is IMAGE_SUFFIXES
 
 
 @pytest.mark.parametrize(
@@ -205,6 +209,81 @@ def test_resume_on_a_finished_file_changes_nothing(predictor: Predictor, picture
     before = out.stat().st_mtime_ns
     assert predict(predictor, [str(pictures)], out=out, resume=True).count == 12
     assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_resume_on_a_finished_file_of_other_images_says_how_many_are_missing(
+    ending: str, predictor: Predictor, pictures: Path, tmp_path: Path
+) -> None:
+    out, files = tmp_path / f"answers{ending}", expand([str(pictures)])
+    predict(predictor, files[:9], out=out)
+    before = out.read_bytes()
+    assert predict(predictor, files[2:5], out=out, resume=True).count == 3
+    with pytest.raises(UsageError, match="3 of the 12 images asked for are not in it") as caught:
+        predict(predictor, files, out=out, resume=True)
+    assert "--overwrite" in caught.value.hint
+    assert out.read_bytes() == before
+    assert predict(predictor, files, out=out, resume=True, overwrite=True).count == 12
+    assert [row["path"] for row in read_rows(out)] == files
+
+
+def test_resume_on_a_finished_file_reports_the_unusable_images_again(
+    predictor: Predictor, pictures: Path, bad_files: dict[str, Path], tmp_path: Path
+) -> None:
+    inputs = [str(pictures), *map(str, bad_files.values())]
+    first = predict(predictor, inputs, out=tmp_path / "answers.csv")
+    again = predict(predictor, inputs, out=tmp_path / "answers.csv", resume=True)
+    assert again.count == first.count == 12
+    assert again.bad_files == first.bad_files and len(again.bad_files) == 3
+
+
+def test_resume_on_a_file_that_holds_no_answers_is_refused(
+    predictor: Predictor, pictures: Path, tmp_path: Path
+) -> None:
+    for name, content in (("a.csv", "x,y\n1,2\n"), ("a.jsonl", "[1]\n{"), ("a.parquet", "mine")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UsageError, match="not a table of answers"):
+            predict(predictor, [str(pictures)], out=tmp_path / name, resume=True)
+        assert (tmp_path / name).read_text() == content
+
+
+def of_other_weights(predictor: Predictor) -> Predictor:
+    files = {**predictor.run.facts["files"], "model.safetensors": "f" * 64}
+    return replace(predictor, run=replace(predictor.run, facts={**predictor.run.facts, "files": files}))
+
+
+@pytest.mark.parametrize("changed", ["model", "top", "no head"])
+def test_answers_of_another_run_are_not_continued(
+    changed: str, predictor: Predictor, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(StoppedError):
+            predict(predictor, [str(pictures)], out=out, top=2)
+    if changed == "no head":
+        part.write_text("".join(part.read_text().splitlines(keepends=True)[1:]))
+    else:
+        assert json.loads(part.read_text().splitlines()[0]) == {"version": predictor.run.version, "top": 2}
+    asked, top = (of_other_weights(predictor) if changed == "model" else predictor), 1 if changed == "top" else 2
+    before = part.read_bytes()
+    with pytest.raises(UsageError, match=f"asked for are those of version {asked.run.version}, top {top}") as caught:
+        predict(asked, [str(pictures)], out=out, top=top, resume=True)
+    assert "Delete it" in caught.value.hint and "--overwrite" in caught.value.hint
+    assert part.read_bytes() == before and not out.exists()
+    assert predict(asked, [str(pictures)], out=out, top=top, resume=True, overwrite=True).count == 12
+    assert {len(row["top"]) for row in read_rows(out)} == {top}
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("top", [0, -3])
+def test_fewer_classes_than_one_are_refused_before_anything_is_written(
+    top: int, predictor: Predictor, pictures: Path, tmp_path: Path
+) -> None:
+    for out in (None, tmp_path / "new" / "answers.csv"):
+        with pytest.raises(UsageError, match=f"--top must be at least 1, got {top}"):
+            predict(predictor, [str(pictures)], out=out, top=top)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture

@@ -229,7 +229,7 @@ def test_a_time_budget_is_stored_as_a_number_of_steps_that_gives_the_same_weight
 ) -> None:
     monkeypatch.setattr("vitreous.workflows.setup.RESERVE", 0.5)  # lest the test train for as long as a real budget
     flags = [flag for flag in tiny_flags if flag not in ("--epochs", "12")]
-    done = call("train", colors, "--time", "4s", "--out", tmp_path / "timed", *flags)
+    done = call("train", colors, "--time", "8s", "--out", tmp_path / "timed", *flags)
     assert done.returncode == 0, done.stderr
     config, facts = read_json(tmp_path / "timed" / "config.json"), read_json(tmp_path / "timed" / "run.json")
     assert config["steps"] >= 1

@@ -82,7 +82,7 @@ def _flags(kind: type, prefix: str) -> Iterator[str]:
 
 
 def _readable(text: str, verb: str) -> str:
-    """Help as people read it: an open setting is "auto", not Python's None; what is left out moves no column."""
+    """Help as people read it: an open setting shows no default, not Python's None; what is left out moves no column."""
     text = re.sub(r"\Ausage: .*?\n\n", f"usage: vitreous {verb} {VERBS[verb][0]} [flags]\n\n", text, flags=re.DOTALL)
     lines = []
     for line in text.splitlines():
@@ -90,7 +90,7 @@ def _readable(text: str, verb: str) -> str:
         short = re.sub(r"(--[\w.-]+), --(?:[\w.]*\.)?no-[\w-]+", r"\1", short)
         lost = " " * (len(line) - len(short))
         lines.append(re.sub(r"(\S {2,})(?=\S)", rf"\1{lost}", short, count=1) if lost else line)
-    return re.sub(r"\(default:(\s+)None\)", r"(default:\1auto)", "\n".join(map(str.rstrip, lines)) + "\n")
+    return re.sub(r"\s*\(default:\s+None\)", "", "\n".join(map(str.rstrip, lines)) + "\n")
 
 
 def _sentence(text: str, verb: str) -> UsageError:
@@ -104,6 +104,10 @@ def _sentence(text: str, verb: str) -> UsageError:
             "a whole number" if "int()" in plain else "a number" if "float" in plain else "one of the values in --help"
         )
         return UsageError(f"{match[1]} got {match[2]!r}, which is not {wanted}.", f"See: vitreous {verb} --help")
+    if match := re.search(r"Missing (?:argument|value).*?argument '(--[\w.-]+)'", plain):
+        return UsageError(
+            f"{match[1]} needs a value, such as a number, or True or False.", f"See: vitreous {verb} --help"
+        )
     if match := re.search(r"Unrecognized options: (.*?) For full", plain):
         return UsageError(f"Did not expect {match[1]!r}.", f"See: vitreous {verb} --help")
     if "Missing from" in plain or "Required options" in plain:

@@ -12,7 +12,7 @@ import tyro
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
 from vitreous.config.convert import from_dict, read_settings
-from vitreous.config.train import TrainConfig
+from vitreous.config.train import AugmentConfig, NetConfig, TrainConfig
 from vitreous.errors import UsageError
 
 DESCRIPTION = """Train a classifier and leave a complete run folder: weights, preprocessing, class names, splits,
@@ -61,16 +61,34 @@ def _defaults(arguments: Sequence[str]) -> TrainArguments | None:
     path = _value_of("--config", arguments)
     if path is None:
         return None
-    stored = from_dict(TrainConfig, read_settings(Path(path)))
-    # A flag that says how long replaces the stored length, however that was said.
-    said = [flag for flag in ("--epochs", "--time", "--steps") if _value_of(flag, arguments) is not None]
-    if said:
-        stored = replace(stored, epochs=None, time=None, steps=None)
-    elif stored.steps is not None:
-        stored = replace(stored, epochs=None, time=None)
+    stored = reopened(from_dict(TrainConfig, read_settings(Path(path))), arguments)
     values: dict[str, Any] = {field.name: getattr(stored, field.name) for field in fields(TrainConfig)}
     values["out"] = None  # a run folder is never written into by repeating its settings
     return TrainArguments(data=tyro.MISSING, config=Path(path), **values)
+
+
+def reopened(stored: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
+    """Stored settings with those left open again that followed from what the flags now change.
+
+    A new length opens the warm-up's steps and the averaging; a new preset the augmentation; a new model the image size,
+    the shape of the network and the learning rate; a new batch size the learning rate.
+    """
+    given = {argument.split("=", 1)[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
+    optim = stored.optim
+    if given & {"--epochs", "--time", "--steps"}:
+        stored = replace(stored, epochs=None, time=None, steps=None)
+        optim = replace(optim, warmup_steps=None, ema_decay=None)
+    elif stored.steps is not None:
+        stored = replace(stored, epochs=None, time=None)
+    if "--optim.warmup" in given:
+        optim = replace(optim, warmup_steps=None)
+    if given & {"--model", "--batch-size"}:
+        optim = replace(optim, lr=None)
+    if "--model" in given:
+        stored = replace(stored, image_size=None, net=NetConfig())
+    if "--preset" in given:
+        stored = replace(stored, augment=AugmentConfig())
+    return replace(stored, optim=optim)
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

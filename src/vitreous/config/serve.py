@@ -55,5 +55,7 @@ class ServeConfig:
         for name in ("timeout", "body_timeout", "drain"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}.")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads must be at least 1, got {self.threads}.", "Leave it out to use all cores.")
         if self.batch_delay < 0:
             raise UsageError(f"--batch-delay must not be negative, got {self.batch_delay}.")

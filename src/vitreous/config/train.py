@@ -55,6 +55,7 @@ class OptimConfig:
                 "beta1": "[0, 1)",
                 "beta2": "[0, 1)",
                 "warmup": "[0, 1)",
+                "warmup_steps": "[0, inf)",
                 "final_lr": "[0, 1]",
                 "clip_norm": "[0, inf)",
                 "accumulation": "[1, inf)",
@@ -211,10 +212,9 @@ class TrainConfig:
     """Augmentation."""
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.time is not None:
-            raise UsageError(
-                f"Both --epochs {self.epochs} and --time {self.time} were given.", "Give one: they say the same thing."
-            )
+        lengths = [f"--{name} {getattr(self, name)}" for name in ("epochs", "time", "steps") if getattr(self, name)]
+        if len(lengths) > 1:
+            raise UsageError(f"Both {' and '.join(lengths)} were given.", "Give one: they say the same thing.")
         if self.time is not None:
             parse_duration(self.time)
         for name in ("epochs", "steps", "image_size", "threads"):

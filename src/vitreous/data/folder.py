@@ -12,14 +12,14 @@ from vitreous.data.groups import GROUPS_FILE, find_group_table, with_groups
 from vitreous.data.source import PART_NAMES, PARTS, BadFile, Listing, Sample, folder_name, natural_order
 from vitreous.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = tuple(
     f".{name}"
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "avif"),
         *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "jpx", "tga", "ico", "pcx", "sgi", "rgb"),
     )
 )
-"""Suffixes, in lower case, of the formats that `open_image` reads."""
+"""Suffixes, in lower case, of the formats that `open_image` reads; the usual ones first."""
 
 LAYOUT = "Expected DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg with val and test beside train."
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vitreous.engines.onnxruntime import OnnxRuntimeEngine
 from vitreous.engines.protocol import Engine
-from vitreous.errors import MissingExtraError, RunError, unknown_name
+from vitreous.errors import MissingExtraError, RunError, UsageError, unknown_name
 from vitreous.runs.folder import RunFolder
 
 
@@ -15,8 +15,10 @@ def load_engine(run: RunFolder, name: str = "auto", threads: int | None = None) 
     """The engine that will run this model.
 
     `auto` takes the proven ONNX export where there is one, since it starts without torch, and eager PyTorch otherwise.
-    Raises UsageError for an unknown name, MissingExtraError and RunError where the engine's needs are absent.
+    Raises UsageError for an unknown name or fewer threads than one, MissingExtraError and RunError where the engine's needs are absent.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {threads}.", "Leave it out to use all cores.")
     if name == "auto":
         name = "onnxruntime" if run.export_file("onnx") is not None or not _has_torch() else "eager"
     if name not in ENGINES:

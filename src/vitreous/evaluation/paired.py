@@ -82,7 +82,7 @@ def compare_pair(
         groups=f"{images} in {grouping}" if grouping.named else images,
         verdict="",
     )
-    return replace(unjudged, verdict=_verdict(unjudged))
+    return _judged(unjudged)
 
 
 def compare_all(
@@ -94,7 +94,7 @@ def compare_all(
         replace(pair, holm_p=p_value)
         for pair, p_value in zip(pairs, holm([pair.mcnemar_p for pair in pairs]), strict=True)
     ]
-    return [replace(pair, verdict=_verdict(pair)) for pair in corrected]
+    return [_judged(pair) for pair in corrected]
 
 
 def _difference(a_correct: np.ndarray, b_correct: np.ndarray, grouping: Grouping, seed: int) -> Interval:
@@ -111,6 +111,26 @@ def _difference(a_correct: np.ndarray, b_correct: np.ndarray, grouping: Grouping
     unit = "groups" if grouping.named else "images"
     bounds = {1.0: (low, 1.0), -1.0: (-1.0, -low)}.get(value, (-high, high))
     return Interval(value, *bounds, len(gain), f"wilson on the disagreement of {trials:.3g} effective {unit}")
+
+
+def _judged(pair: PairResult) -> PairResult:
+    """With its verdict, and with an interval that says no more than the test does.
+
+    A bootstrap of a handful of disagreements can leave out 0 where the exact test sees nothing. There the interval is
+    widened to the one that belongs to that test: Clopper and Pearson's (1934) for the share that `a` won of the
+    discordant images, which holds one half exactly where p reaches the level; corrected as p was for several pairs.
+    """
+    low, high = pair.difference.low, pair.difference.high
+    assert low is not None and high is not None
+    if pair.holm_p >= SIGNIFICANCE and not low <= 0 <= high:
+        discordant = pair.only_a + pair.only_b
+        level = 1 - SIGNIFICANCE * pair.mcnemar_p / pair.holm_p
+        won = binomtest(pair.only_a, discordant).proportion_ci(level, "exact")
+        exact = [(2 * bound - 1) * discordant / pair.difference.n for bound in (won.low, won.high)]
+        method = f"{pair.difference.method}, widened to the exact interval of {discordant} discordant images"
+        wide = replace(pair.difference, low=min(low, exact[0], 0.0), high=max(high, exact[1], 0.0), method=method)
+        pair = replace(pair, difference=wide)
+    return replace(pair, verdict=_verdict(pair))
 
 
 def _verdict(pair: PairResult) -> str:

@@ -118,12 +118,13 @@ class Explainer:
         )
 
     def choose(self, method: str) -> str:
-        """The method a name stands for: `auto` is relevance where an eager Vision Transformer is at hand, else occlusion.
+        """The method a name stands for: `auto` is relevance for a Vision Transformer where torch is installed, whatever
+        engine answers, else occlusion.
 
         Raises UsageError for an unknown name.
         """
         if method == "auto":
-            return "relevance" if self.engine.name == "eager" and self._is_vision_transformer else "occlusion"
+            return "relevance" if self._is_vision_transformer and _has_torch() else "occlusion"
         if method not in METHODS:
             raise unknown_name("explanation method", method, ["auto", *METHODS])
         return method
@@ -138,7 +139,7 @@ class Explainer:
                 f"The method {method!r} reads attention, and the model {self.run.architecture['name']!r} has none.",
                 "Use the method 'occlusion', which works with every model.",
             )
-        if importlib.util.find_spec("torch") is None:
+        if not _has_torch():
             raise MissingExtraError(f"The explanation method {method!r} (unlike 'occlusion')", "train", "torch")
         return self._model
 
@@ -191,6 +192,10 @@ def class_index(target: str | int, classes: list[str]) -> int:
             "Pass the class by its name.",
         )
     return int(target)
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
 
 
 def _relevance(explainer: Explainer) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from vitreous.errors import UsageError
@@ -37,6 +38,12 @@ def architecture(name: str, *, num_classes: int, image_size: int = 0, in_chans: 
     parsed = parse_vit(name)
     if parsed is None:
         check_model_name(name, timm_models())
+        foreign = sorted(set(net) - {"dropout", "drop_path"})
+        if foreign:
+            raise UsageError(
+                f"{foreign[0]!r} shapes a Vision Transformer; {name!r} is convolutional and has none.",
+                "Leave it out, or choose a --model whose name begins with vit_.",
+            )
         image = image_size or 224
         arguments = {
             "name": name,
@@ -92,8 +99,33 @@ def default_patch_size(image_size: int) -> int:
     return 16
 
 
+_CONVOLUTIONAL = (
+    "resnet", "resnetv2", "convnext", "efficientnet", "mobilenetv3", "densenet", "regnet", "vgg", "inception_v3",
+    "inception_v4", "dla", "dpn", "ghostnet", "hrnet", "nfnet", "byobnet", "cspnet", "repghost", "repvit", "res2net",
+    "resnest", "rexnet", "selecsls", "senet", "sknet", "tresnet", "xception", "xception_aligned", "starnet", "hardcorenas",
+    "mobilenetv4", "fasternet", "vovnet", "edgenext", "inception_next",
+)  # fmt: skip
+"""timm's modules of convolutional models; its transformers fix the image size, and plain ViTs are ours."""
+
+
 def timm_models() -> tuple[str, ...]:
-    """What timm offers besides plain Vision Transformers (which are ours) and the listed baselines."""
+    """The convolutional models that timm offers besides the listed baselines."""
     import timm
 
-    return tuple(name for name in timm.list_models() if "vit" not in name and name not in CNN_BASELINES)
+    found = {name for module in _CONVOLUTIONAL for name in timm.list_models(module=module)}
+    return tuple(sorted(found - set(CNN_BASELINES)))
+
+
+def check_takes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raise UsageError where the model cannot take images (channels, height, width), as deep networks cannot tiny ones."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"The model {name!r} does not take images of {shape[1]} x {shape[2]} pixels: {error}.",
+            "Use a larger --image-size, or another --model.",
+        ) from error
+    finally:
+        model.train(training)

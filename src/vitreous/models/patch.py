@@ -11,6 +11,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+Size = int | tuple[int, int]
+"""One number for a square, or (height, width)."""
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """(height, width) of a size given either way."""
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
 
 class PatchEmbedding(nn.Module):
     """Cut an image into patches and map each linearly to a token (Dosovitskiy et al. 2021, arXiv:2010.11929, eq. 1).
@@ -19,10 +27,10 @@ class PatchEmbedding(nn.Module):
     in the form that processors run fastest; a pixel is addressed (c, row, column) inside its patch, as there.
     """
 
-    def __init__(self, patch_size: tuple[int, int], in_chans: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: Size, in_chans: int, embed_dim: int) -> None:
         super().__init__()
-        self.patch_size = patch_size
-        self.projection = nn.Linear(in_chans * patch_size[0] * patch_size[1], embed_dim)
+        self.patch_size = ph, pw = pair(patch_size)
+        self.projection = nn.Linear(in_chans * ph * pw, embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
@@ -39,12 +47,11 @@ class ConvStem(nn.Module):
     normalisation, so that the images of a batch do not see each other.
     """
 
-    def __init__(self, patch_size: tuple[int, int], in_chans: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: Size, in_chans: int, embed_dim: int) -> None:
         super().__init__()
-        size = patch_size[0]
-        if patch_size[0] != patch_size[1] or size < 2 or size & (size - 1):
+        self.patch_size = size, width = pair(patch_size)
+        if size != width or size < 2 or size & (size - 1):
             raise ValueError(f"a convolutional stem needs a square patch of 2, 4, 8, 16 ... pixels, got {patch_size}")
-        self.patch_size = patch_size
         layers: list[nn.Module] = []
         before = in_chans
         for after, stride in _convolutions(size, embed_dim):

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitreous.models.block import TransformerBlock
-from vitreous.models.patch import ConvStem, PatchEmbedding
-
-Size = int | tuple[int, int]
+from vitreous.models.patch import ConvStem, PatchEmbedding, Size, pair
 
 
 class VisionTransformer(nn.Module):
@@ -51,9 +49,9 @@ class VisionTransformer(nn.Module):
         `pooling="cls"` is asked of a model without a class token.
         """
         super().__init__()
-        height, width = _pair(image_size)
+        height, width = pair(image_size)
         self.image_size = (height, width)
-        self.patch_size = ph, pw = _pair(patch_size)
+        self.patch_size = ph, pw = pair(patch_size)
         if height % ph or width % pw:
             raise ValueError(f"image size {height} x {width} is not divisible by the patch size {ph} x {pw}")
         if pooling == "cls" and not class_token:
@@ -143,7 +141,3 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(self.registers, std=0.02)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-
-
-def _pair(size: Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))

@@ -51,6 +51,7 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
     408: {"model": replies.ErrorReply, "description": "The body came too slowly."},
     413: {"model": replies.ErrorReply, "description": "Too many bytes, pixels or images."},
     415: {"model": replies.ErrorReply, "description": "A media type or image format that is not accepted."},
+    421: {"model": replies.ErrorReply, "description": "The Host header names another server."},
     422: {"model": replies.ErrorReply, "description": "Readable, but not what the model takes."},
     503: {"model": replies.ErrorReply, "description": "Busy or shutting down; see Retry-After."},
     504: {"model": replies.ErrorReply, "description": "Not ready within the time allowed."},
@@ -61,8 +62,11 @@ _NO_EXTRA: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
+def create_app(predictor: Predictor, config: ServeConfig, *, check_host: bool = False) -> FastAPI:
     """The ASGI application for one model. Raises UsageError for a token file that cannot be used.
+
+    check_host: bound to loopback, answer 421 to requests for any other name (`serve` and `BackgroundServer` do). Off,
+    the application can be called in process or mounted in another, under whatever name that one has.
 
     `app.state.service` is what `serving.run` drains on SIGTERM.
     """
@@ -85,7 +89,7 @@ def create_app(predictor: Predictor, config: ServeConfig) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = work
-    app.add_middleware(Gate, service=work, config=config, token=token, shell=frozenset(shell))
+    app.add_middleware(Gate, service=work, config=config, token=token, shell=frozenset(shell), check_host=check_host)
     app.add_exception_handler(VitreousError, _vitreous_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -47,7 +47,14 @@ class Gate:
     """ASGI middleware. shell: paths of the web page's own files, which hold no secret and so need no token."""
 
     def __init__(
-        self, app: ASGIApp, *, service: Service, config: ServeConfig, token: str | None, shell: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        service: Service,
+        config: ServeConfig,
+        token: str | None,
+        shell: frozenset[str],
+        check_host: bool,
     ) -> None:
         self._app = app
         self._service = service
@@ -55,7 +62,7 @@ class Gate:
         self._shell = shell
         # Bound to loopback, only a page of this very machine may talk to us: a foreign name that was made to resolve
         # to 127.0.0.1 (DNS rebinding) shows in the Host header. Elsewhere the token does this work.
-        self._hosts = frozenset({*LOOPBACK, config.host}) if config.host in LOOPBACK else None
+        self._hosts = frozenset(LOOPBACK) if check_host and config.host in LOOPBACK else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

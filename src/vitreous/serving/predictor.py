@@ -17,7 +17,7 @@ from PIL import Image
 
 from vitreous.config.input import InputSpec
 from vitreous.engines import Engine, load_engine
-from vitreous.errors import VitreousError
+from vitreous.errors import UsageError, VitreousError
 from vitreous.inputs import ImageSource, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS
 from vitreous.runs import Prediction, RunFolder, decide
@@ -72,9 +72,10 @@ class Predictor:
     ) -> list[Prediction]:
         """Prepared images (b, c, h, w) to one prediction each.
 
-        Raises VitreousError where the model's outputs have the wrong shape or are not finite: no such number is
-        ever passed on.
+        Raises UsageError for `top` below 1, VitreousError where the model's outputs have the wrong shape or are not
+        finite: no such number is ever passed on.
         """
+        check_top(top)
         outputs = self.engine.predict(batch)
         if outputs.logits.shape != (len(batch), len(self.classes)):
             raise VitreousError(
@@ -91,8 +92,10 @@ class Predictor:
     def predict(self, sources: Iterable[ImageSource], top: int = 5, batch_size: int = 32) -> list[Prediction]:
         """Paths, encoded bytes, Pillow images or arrays to one prediction each, in their order.
 
-        Only `batch_size` decoded images are held at a time. Raises the ImageError of the first that cannot be used.
+        Only `batch_size` decoded images are held at a time. Raises the ImageError of the first that cannot be used,
+        UsageError for `top` below 1.
         """
+        check_top(top)
         if isinstance(sources, str | Path | bytes | bytearray | Image.Image):
             sources = [sources]
         answers: list[Prediction] = []
@@ -112,7 +115,8 @@ class Predictor:
     ) -> Explanation:
         """Which parts of the image speak for a class (the likeliest when `target` is None).
 
-        "auto" takes relevance where the eager engine runs a ViT, occlusion otherwise, which needs no torch.
+        "auto" takes relevance for a ViT where torch is installed, whatever the engine; else occlusion, which needs no
+        torch.
         Raises UsageError for an unknown method or class, MissingExtraError where a gradient method lacks torch.
         """
         return self._explainer.explain(source, method=method, target=target, faithfulness=faithfulness)
@@ -137,6 +141,12 @@ class Predictor:
         """
         levels = np.linspace(0, 1, self.spec.height * self.spec.width).reshape(self.spec.height, self.spec.width)
         self.predict_arrays(self.decode(levels)[None])
+
+
+def check_top(top: int) -> None:
+    """Raises UsageError where not even one class is asked for."""
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, got {top}.")
 
 
 def _chunks(sources: Iterable[ImageSource], size: int) -> Iterator[list[ImageSource]]:

@@ -21,12 +21,13 @@ from vitreous.serving.predictor import Predictor
 if TYPE_CHECKING:
     from vitreous.serving.server import DrainingServer
 
-_PACKAGES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
+PACKAGES = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
+"""Import names behind the extra `serve`."""
 
 
 def require_server() -> None:
     """Raises MissingExtraError where the packages of the extra `serve` are absent."""
-    for package in _PACKAGES:
+    for package in PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("The server", "serve", package.replace("_", "-"))
 
@@ -137,4 +138,4 @@ def _make_server(
     from vitreous.serving.app import create_app
     from vitreous.serving.server import DrainingServer
 
-    return DrainingServer(create_app(predictor, config), config, lambda: ready(url) if ready else None)
+    return DrainingServer(create_app(predictor, config, check_host=True), config, lambda: ready(url) if ready else None)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from vitreous.config.train import TrainConfig
+from vitreous.config.train import NetConfig, TrainConfig
 from vitreous.engines.eager import EagerEngine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import StoppedError, UsageError
@@ -78,7 +78,7 @@ def compare(
     try:
         for name in names:
             reporter.say(f"--- {name}")
-            runs.append(train(data, replace(config, model=name, out=place.path / name), reporter))
+            runs.append(train(data, _for_model(config, name, place.path / name), reporter))
     except StoppedError as error:
         again = ["vitreous", "compare", str(data), "--models", ",".join(names), "--out", str(place.path), "--resume"]
         raise StoppedError(error.message, f"Continue with: {shlex.join(again)}") from error
@@ -96,6 +96,14 @@ def _place(config: TrainConfig, name: str) -> Claim:
     if config.resume or config.overwrite:
         return Claim(config.out or default_place(name), "new")
     return claim(config.out, name)
+
+
+def _for_model(config: TrainConfig, name: str, out: Path) -> TrainConfig:
+    """The shared settings for one model; what shapes a Vision Transformer is not for convolutional models."""
+    net = config.net
+    if parse_vit(name) is None:
+        net = NetConfig(drop_path=net.drop_path, dropout=net.dropout)
+    return replace(config, model=name, out=out, net=net)
 
 
 def latency_ms(run: RunFolder) -> float:

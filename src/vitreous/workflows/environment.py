@@ -11,10 +11,11 @@ from typing import Any
 
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import MissingExtraError
+from vitreous.serving.run import PACKAGES as SERVE_PACKAGES
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "timm", "einops", "safetensors", "scipy", "sklearn", "matplotlib"),
-    "serve": ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"),
+    "serve": SERVE_PACKAGES,
     "export": ("onnx", "onnxscript"),
 }
 """Import names behind each extra."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from vitreous.config.convert import from_dict, read_settings
 from vitreous.config.train import TrainConfig
-from vitreous.data import PixelStore, Source, Split, load_source
+from vitreous.data import BadFile, PixelStore, Source, Split, load_source
 from vitreous.data import scan as scanning
 from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
@@ -60,10 +61,11 @@ def evaluate(
         raise unknown_name("part", split, PARTS)
     if data is None or _is_own(run, str(data)):
         part = split or "val"
-        source, labels, groups, bad = _own(run, part)
+        subject = _own(run, part)
     else:
         part = split or "data"
-        source, labels, groups, bad = _foreign(run, str(data), split, reporter)
+        subject = _foreign(run, str(data), split, reporter)
+    source, labels = subject.source, subject.labels
     began = time.monotonic()
     threads = threads or available_cores()
     loaded = load_engine(run, engine, threads)
@@ -80,31 +82,55 @@ def evaluate(
 
     with reporter.task(f"scoring {part}", "images") as progress:
         found = outputs(loaded, store, progress.update)
-    result = evaluate_part(found.logits, labels, groups, run.classes, run.temperature)
+    result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature)
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
-    notes = []
-    own = data is None or _is_own(run, str(data))
-    if own and part in CHOSEN_ON:
-        notes.append(f"The {part} part was used for training or choosing: these numbers flatter.")
-    if own and part == "test":
-        before = read_facts(run.path / RUN_JSON)  # as it is now: the caller may have opened the run long ago
-        count = int(before.get("test_scored", 0)) + 1
-        entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "evaluate"}
-        run.updated(test_scored=count, test_log=[*before.get("test_log", []), entry])
-        if count > 1:
-            notes.append(f"The test part was scored {count} times; choosing by it would spoil it.")
+    notes = _notes(run, subject.known, len(labels))
     for note in notes:
         reporter.warn(note)
     document = {**metrics_document({part: result}, timing, notes), "engine": loaded.name}
-    return Evaluation(part, document, [(entry.path, entry.reason) for entry in bad])
+    return Evaluation(part, document, [(entry.path, entry.reason) for entry in subject.bad])
 
 
-def _own(run: RunFolder, part: str) -> tuple[Source, np.ndarray, list[str], list[Any]]:
+@dataclass(frozen=True)
+class _Subject:
+    """The images to score."""
+
+    source: Source
+    labels: np.ndarray
+    groups: list[str]
+    bad: list[BadFile]
+    known: Counter[str]
+    """How many of the images stand in each part of the run's own split, judged by their pixels."""
+
+
+def _notes(run: RunFolder, known: Counter[str], total: int) -> list[str]:
+    """What a reader must know of these images. A look at test images is written into `run.json`."""
+    notes = []
+    seen = sum(known[part] for part in CHOSEN_ON)
+    if seen:
+        which = f"All {total:,}" if seen == total else f"{seen:,} of {total:,}"
+        notes.append(f"{which} images were used for training or choosing: these numbers flatter.")
+    if known["test"]:
+        before = read_facts(run.path / RUN_JSON)  # as it is now: the caller may have opened the run long ago
+        count = int(before.get("test_scored", 0)) + 1
+        entry = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "evaluate", "images": known["test"]}
+        run.updated(test_scored=count, test_log=[*before.get("test_log", []), entry])
+        if count > 1:
+            notes.append(f"The test part was scored {count} times; choosing by it would spoil it.")
+    return notes
+
+
+def _own(run: RunFolder, part: str) -> _Subject:
     """The images of one part, matched by path with the split that is stored in the run."""
     config = from_dict(TrainConfig, read_settings(run.path / CONFIG))
     split = Split.read_csv(run.path / SPLITS)
-    place = run.facts["data"]["source"]
+    place = str(run.facts["data"]["source"])
+    if place != "digits" and not Path(place).exists():
+        raise DataError(
+            f"The run was made from {place!r}, which is not here (looked from {str(Path.cwd())!r}).",
+            f"Go where it is, or say where it lies now: vitreous evaluate {run.path} DATA --split {part}",
+        )
     source = load_source(
         place, group=config.group, val=config.val, test=config.test, ignore_classes=config.ignore_classes
     )
@@ -131,7 +157,7 @@ def _own(run: RunFolder, part: str) -> tuple[Source, np.ndarray, list[str], list
         )
     classes = {name: number for number, name in enumerate(run.classes)}
     labels = np.array([classes[split.labels[row]] for row in wanted], np.int64)
-    return source, labels, [split.groups[row] for row in wanted], []
+    return _Subject(source, labels, [split.groups[row] for row in wanted], [], Counter({part: len(wanted)}))
 
 
 def _is_own(run: RunFolder, data: str) -> bool:
@@ -139,9 +165,7 @@ def _is_own(run: RunFolder, data: str) -> bool:
     return data == own or Path(data).resolve() == Path(own).resolve()
 
 
-def _foreign(
-    run: RunFolder, data: str, split: str | None, reporter: Reporter
-) -> tuple[Source, np.ndarray, list[str], list[Any]]:
+def _foreign(run: RunFolder, data: str, split: str | None, reporter: Reporter) -> _Subject:
     source = load_source(data, trainable=False)
     for note in source.notes:
         reporter.say(note)
@@ -162,8 +186,10 @@ def _foreign(
         scan = scanning.scan(source, threads=available_cores(), progress=progress.update)
     if not scan.good:
         raise DataError(f"None of the {len(source.samples):,} images in {data!r} can be used.")
-    source = source.select(scan.good)
+    source, own = source.select(scan.good), Split.read_csv(run.path / SPLITS)
     classes = {name: number for number, name in enumerate(run.classes)}
     labels = np.array([classes[sample.label] for sample in source.samples], np.int64)
     groups = [sample.group or digest for sample, digest in zip(source.samples, scan.hashes, strict=True)]
-    return source, labels, groups, scan.bad
+    split_by_pixels = dict(zip(own.hashes, own.parts, strict=True))
+    known = Counter(split_by_pixels[digest] for digest in scan.hashes if digest in split_by_pixels)
+    return _Subject(source, labels, groups, scan.bad, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,15 @@ def explain(
     faithfulness: bool = True,
     reporter: Reporter | None = None,
 ) -> Explained:
-    """Write `NAME.METHOD.heatmap.png` (grey, original size) and `NAME.METHOD.overlay.png` for each image into `out`.
+    """Write two pictures of each image into `out` (the run's folder `explanations` when None).
+
+    They are `NAME-DIGITS.METHOD.TARGET.heatmap.png`, grey, at the image's own size, and `... .overlay.png`: DIGITS
+    tell files of one name apart, TARGET is the explained class with all but letters, digits, `_` and `-` replaced.
 
     Raises what `expand` and `vitreous.explanation.explain_image` raise; DataError when no image can be used.
     """
     reporter = reporter or Silent()
-    # Gradient methods need the eager engine; `auto` prefers them where a Vision Transformer and torch are at hand.
-    predictor = Predictor.load(run, _engine_for(engine, method), threads)
+    predictor = Predictor.load(run, engine, threads)
     folder = out or predictor.run.path / "explanations"
     paths = expand(images)
     found = Explained([], [])
@@ -55,7 +58,7 @@ def explain(
             except ImageError as error:
                 found.bad_files.append({"path": path, "reason": error.message})
                 continue
-            stem = f"{_stem(path)}.{explanation.method}"
+            stem = f"{_stem(path)}.{explanation.method}.{_safe(explanation.target)}"
             heatmap, overlay = folder / f"{stem}.heatmap.png", folder / f"{stem}.overlay.png"
             _save(Image.fromarray(np.rint(255 * explanation.heatmap).astype(np.uint8)), heatmap)
             _save(explanation.overlay, overlay)
@@ -69,16 +72,19 @@ def explain(
     return found
 
 
-def _engine_for(engine: str, method: str) -> str:
-    import importlib.util
-
-    wants_gradients = method in ("auto", "relevance", "rollout")
-    return "eager" if engine == "auto" and wants_gradients and importlib.util.find_spec("torch") else engine
-
-
 def _stem(path: str) -> str:
     """The file's name, and a few digits of where it lies, so that equal names from two folders do not collide."""
-    return f"{Path(path).stem}-{hashlib.sha256(path.encode()).hexdigest()[:6]}"
+    return f"{Path(path).stem}-{_digits(path)}"
+
+
+def _safe(target: str) -> str:
+    """A class name as part of a file name; one that had to be changed gets digits, so that no two become one."""
+    safe = re.sub(r"[^\w-]+", "_", target)[:40]
+    return safe if safe == target else f"{safe}-{_digits(target)}"
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _save(image: Image.Image, path: Path) -> None:

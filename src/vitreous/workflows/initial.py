@@ -15,7 +15,7 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import NetConfig, TrainConfig
 from vitreous.errors import UsageError, WeightsError
-from vitreous.models.build import Architecture, architecture, build
+from vitreous.models.build import Architecture, architecture, build, check_takes
 from vitreous.models.presets import parse_vit
 from vitreous.models.vit import VisionTransformer
 from vitreous.models.weights import Fetched, fetch_timm, hub_is_reachable, load_into, read_weights
@@ -80,6 +80,7 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = build(found)
+    check_takes(model, found.name, spec.shape)
     if config.init == "scratch":
         return Start(model, found, {"init": "scratch", "source": None, "licence": None, "notes": []})
     fetched = _fetch(config.init, config.offline, reporter.say)

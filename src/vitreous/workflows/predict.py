@@ -15,19 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from vitreous.data.folder import IMAGE_SUFFIXES
 from vitreous.errors import DataError, ImageError, StoppedError, UsageError
 from vitreous.inputs.decode import FILE_FORMATS
 from vitreous.runs import Prediction
 from vitreous.runs.atomic import storage_error, write_text, write_with
-from vitreous.serving.predictor import Predictor
+from vitreous.serving.predictor import Predictor, check_top
 from vitreous.training.signals import stop_on_signal
 from vitreous.workflows.reporter import Reporter, Silent
 
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".avif",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".ico", ".pcx", ".sgi", ".rgb",
-)  # fmt: skip
-"""What is looked for in a folder: the same as in training. A file that is named is tried whatever its name."""
 TABLES = (".csv", ".parquet")
 PATH_COLUMNS = ("path", "file", "image", "filename", "file_name")
 CHUNK = 32
@@ -60,9 +56,12 @@ def predict(
     """Label every image the inputs name.
 
     out: a .csv, .parquet or .jsonl file; rows gather in a file beside it until all are there, so that an interrupted
-    run is continued with `resume`. Raises UsageError for inputs that do not exist, DataError when no image is usable,
-    StoppedError when SIGINT or SIGTERM ended a run that can be continued.
+    run is continued with `resume`. With `overwrite` too, what cannot be continued is begun anew.
+    Raises UsageError for inputs that do not exist, for `top` below 1, and for `resume` on the answers of another model,
+    of another `top` or of other images; DataError when no image is usable; StoppedError when SIGINT or SIGTERM ended
+    a run that can be continued.
     """
+    check_top(top)
     reporter = reporter or Silent()
     paths = expand(inputs)
     if out is None:
@@ -76,7 +75,11 @@ def predict(
         raise UsageError(f"--out {out.name!r} has no known ending.", f"Use one of {', '.join(WRITERS)}.")
     if out.exists() and not (resume or overwrite):
         raise UsageError(f"{str(out)!r} exists already.", "Replace it with --overwrite, or name another file.")
-    return _checked(_to_file(predictor, paths, out, resume, top, threads, reporter), paths)
+    part = _Part(out.with_name(f"{out.name}.part"), {"version": predictor.run.version, "top": top})
+    if resume and not overwrite and out.exists() and not part.path.exists():
+        return _finished(predictor, paths, out, reporter)
+    before = part.rows(replaceable=overwrite) if resume else []
+    return _checked(_to_file(predictor, paths, out, part, before, threads, reporter), paths)
 
 
 def expand(inputs: Iterable[str]) -> list[str]:
@@ -89,7 +92,9 @@ def expand(inputs: Iterable[str]) -> list[str]:
         if path.is_dir():
             inside = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]
             if not inside:
-                raise UsageError(f"The folder {entry!r} holds no images.", f"Looked for {', '.join(SUFFIXES[:8])} ...")
+                raise UsageError(
+                    f"The folder {entry!r} holds no images.", f"Looked for {', '.join(IMAGE_SUFFIXES[:8])} ..."
+                )
             found |= dict.fromkeys(str(file) for file in inside)
         elif path.is_file() and path.suffix.lower() in TABLES:
             found |= dict.fromkeys(_listed(path))
@@ -106,10 +111,10 @@ def expand(inputs: Iterable[str]) -> list[str]:
 
 
 def _is_image(file: Path, root: Path) -> bool:
-    """By its name; hidden files and folders are left out, as in training."""
+    """By its name, and no hidden one, as in training. A file that is named itself is tried whatever its name."""
     inside = file.relative_to(root).parts
     hidden = any(name.startswith(".") or name == "__MACOSX" for name in inside)
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
 def _listed(table: Path) -> list[str]:
@@ -181,14 +186,75 @@ def _answers(
             chunk = following
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Answers so far, one to a line, below a line that says whose they are."""
+
+    path: Path
+    head: dict[str, Any]
+    """What must be the same for answers to stand in one table: the model's version and `top`."""
+
+    def rows(self, *, replaceable: bool = False) -> list[dict[str, Any]]:
+        """The answers in it. Those of another run are none where `replaceable`, and a UsageError elsewhere."""
+        head, *rows = _read_lines(self.path) or [self.head]
+        if head == self.head:
+            return rows
+        if replaceable:
+            return []
+        asked = ", ".join(f"{name} {value}" for name, value in self.head.items())
+        kept = ", ".join(f"{name} {head[name]}" for name in self.head if name in head) or "an unknown run"
+        raise UsageError(
+            f"{str(self.path)!r} holds answers of {kept}, and asked for are those of {asked}.",
+            "Delete it, or begin anew with --overwrite.",
+        )
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in (self.head, *rows)))
+
+
+def _finished(predictor: Predictor, paths: list[str], out: Path, reporter: Reporter) -> Predictions:
+    """Nothing is left to do where `out` holds every image asked for that can be used; UsageError where it does not."""
+    held = _paths_in(out)
+    missing, bad = [path for path in paths if path not in held], []
+    for path in missing:
+        try:
+            predictor.decode(path, formats=FILE_FORMATS)
+        except ImageError as error:
+            bad.append((path, error.message))
+            continue
+        raise UsageError(
+            f"{str(out)!r} is finished, and {len(missing):,} of the {len(paths):,} images asked for are not in it.",
+            "Name another file, or replace it with --overwrite.",
+        )
+    count = len(paths) - len(missing)
+    reporter.say(f"{out} is finished and holds all {count:,} images; nothing to do.")
+    return _checked(Predictions(bad_files=bad, count=count, out=out), paths)
+
+
+def _paths_in(out: Path) -> set[str]:
+    """The images that a finished file answers."""
+    try:
+        if out.suffix.lower() == ".csv":
+            return set(_read_csv(out)[1]["path"])
+        if out.suffix.lower() == ".parquet":
+            return set(_read_parquet(out)[1]["path"])
+        return {row["path"] for row in _read_lines(out)}
+    except (ValueError, KeyError, TypeError, OSError, csv.Error, DataError) as error:
+        raise UsageError(
+            f"{str(out)!r} is not a table of answers, so it cannot be continued.",
+            "Name another file, or replace it with --overwrite.",
+        ) from error
+
+
 def _to_file(
-    predictor: Predictor, paths: list[str], out: Path, resume: bool, top: int, threads: int, reporter: Reporter
+    predictor: Predictor,
+    paths: list[str],
+    out: Path,
+    part: _Part,
+    before: list[dict[str, Any]],
+    threads: int,
+    reporter: Reporter,
 ) -> Predictions:
-    part = out.with_name(f"{out.name}.part")
-    if resume and out.exists() and not part.exists():
-        reporter.say(f"{out} is finished; nothing to do.")
-        return Predictions(out=out, count=len(paths))
-    before = _read_part(part) if resume else []
     known = {row["path"] for row in before}
     bad = [(row["path"], row["reason"]) for row in before if "reason" in row]
     remaining = [path for path in paths if path not in known]
@@ -197,17 +263,17 @@ def _to_file(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # Written anew: the last line of an interrupted run may have been cut off.
-        write_text(part, "".join(json.dumps(row) + "\n" for row in before))
-        answers = _answers(predictor, remaining, top, threads, reporter)
-        bad += _append(part, answers, len(paths) - len(remaining), len(paths))
+        part.write(before)
+        answers = _answers(predictor, remaining, part.head["top"], threads, reporter)
+        bad += _append(part.path, answers, len(paths) - len(remaining), len(paths))
     except OSError as error:
         raise storage_error(out, error) from error
     order = {path: number for number, path in enumerate(paths)}
-    rows = [row for row in _read_part(part) if "reason" not in row and row["path"] in order]
+    rows = [row for row in part.rows() if "reason" not in row and row["path"] in order]
     rows.sort(key=lambda row: order[row["path"]])
     if rows:
         WRITERS[out.suffix.lower()](out, rows, predictor.classes)
-    part.unlink()
+    part.path.unlink()
     return Predictions(bad_files=bad, count=len(rows), out=out)
 
 
@@ -229,7 +295,7 @@ def _append(part: Path, answers: Iterator[Answers], done: int, total: int) -> li
     return bad
 
 
-def _read_part(part: Path) -> list[dict[str, Any]]:
+def _read_lines(part: Path) -> list[dict[str, Any]]:
     if not part.is_file():
         return []
     lines = part.read_text(encoding="utf-8").splitlines()

@@ -144,7 +144,8 @@ def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainCon
     assert optim.warmup is not None
     decay = optim.ema_decay if optim.ema_decay is not None else ema_decay(steps)
     warmup = optim.warmup_steps if optim.warmup_steps is not None else round(optim.warmup * steps)
-    return replace(config, steps=steps, optim=replace(optim, ema_decay=decay, warmup_steps=warmup)), budget
+    optim = replace(optim, ema_decay=decay, warmup_steps=warmup)
+    return replace(config, epochs=None, time=None, steps=steps, optim=optim), budget
 
 
 def plan_again(setup: Setup, state: TrainState, budget: Budget, reporter: Reporter) -> TrainConfig:
@@ -166,7 +167,9 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
     config = setup.config
     assert config.time is not None
     seconds = parse_duration(config.time)
-    trial = replace(setup, config=replace(config, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0)))
+    trial = replace(
+        setup, config=replace(config, time=None, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0))
+    )
     limit = min(3.0, 0.02 * seconds)
     step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.loss, limit=limit)
     # A forward pass in fp32 costs about as much as a third to a half of a training step.
