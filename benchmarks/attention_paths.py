@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/attention_paths.py
 
-Candidates take turns in one process; medians and spread of the rounds are printed and written to results/. The last
+Candidates take turns in one process with one thread, processor time counted; medians and spread of the rounds are
+printed and written to results/. The last
 part runs one training step in processes of its own, alone and beside a process that keeps one core busy.
 """
 
@@ -21,13 +22,14 @@ from record import spread, write
 
 from vitreous.engines.cpu import fast_matmul, medium_is_exact
 
-ROUNDS = 15
+ROUNDS = 9
+REPEATS = 1
 STEP = """
 import statistics, time, torch
 from vitreous.models import architecture, build
 model = build(architecture("vit_micro", num_classes=10, image_size=16, in_chans=1))
 images, times = torch.randn(64, 1, 16, 16), []
-for _ in range(12):
+for _ in range(8):
     begin = time.perf_counter()
     model(images).sum().backward()
     times.append(time.perf_counter() - begin)
@@ -36,9 +38,10 @@ print(statistics.median(times[2:]))
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    """Processor time of this process, with one thread: steady where others use the machine too."""
+    begin = time.process_time()
     work()
-    return 1000 * (time.perf_counter() - begin)
+    return 1000 * (time.process_time() - begin)
 
 
 def interleaved(candidates: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
@@ -87,11 +90,11 @@ POLICIES = {
 
 
 def waiting(beside_a_busy_process: bool) -> dict[str, float]:
-    """Milliseconds of a training step of vit_micro with two threads, median of processes taken in turn."""
+    """Milliseconds of a training step of vit_micro with two threads, processes taken in turn."""
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if beside_a_busy_process else None
     try:
         found: dict[str, list[float]] = {name: [] for name in POLICIES}
-        for _ in range(3):
+        for _ in range(REPEATS):
             for name, policy in POLICIES.items():
                 output = subprocess.run(
                     [sys.executable, "-c", STEP], env={**os.environ, **policy}, capture_output=True, check=True
@@ -105,6 +108,7 @@ def waiting(beside_a_busy_process: bool) -> dict[str, float]:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     facts = {
         "matrix_product_ms": matrix_products(),
         "onednn_is_exact": medium_is_exact(),

@@ -69,7 +69,7 @@ def cpu_paths(facts: dict[str, Any]) -> list[str]:
 
     product = facts["matrix_product_ms"]
     lines = [
-        f"Ways to compute on a CPU, interleaved in one process (`benchmarks/attention_paths.py`; {machine(facts)}). "
+        f"Ways to compute on a CPU, interleaved in one process, one thread, processor time (`benchmarks/attention_paths.py`; {machine(facts)}). "
         "Milliseconds, median (least to greatest):",
         "",
         "| work | default or fused | as vitreous does it | ratio of medians |",
