@@ -49,7 +49,8 @@ def quickstart(facts: dict[str, Any]) -> list[str]:
 def datasets(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"`vitreous train SET --time 5m`, no other argument, from random weights (`benchmarks/datasets.py`; {machine(facts)}). "
-        "One seed each; test part as the set gives it; 95 % intervals:",
+        "One seed each; test part as the set gives it; 95 % intervals. The two cores were shared with other work, so a quiet machine "
+        "gets further in the time. Where an interval reaches down to chance (magnetic_tile), five minutes taught nothing:",
         "",
         "| set | train + val / test images | model | accuracy, % | balanced accuracy, % | AUROC, % | wall time, s |",
         "| --- | --- | --- | --- | --- | --- | --- |",

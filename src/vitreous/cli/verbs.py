@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from vitreous.cli.output import Console
 
 VERBS: dict[str, tuple[str, str]] = {
-    "quickstart": ("", "the whole story on embedded digits in about a minute"),
+    "quickstart": ("", "the whole story on embedded digits, in a minute or two"),
     "train": ("DATA", "images to a trained, measured, calibrated model in a run folder"),
     "evaluate": ("RUN [DATA]", "metrics with intervals on a part, or on other labelled images"),
     "predict": ("RUN INPUT...", "label files, folders, globs, manifests"),
