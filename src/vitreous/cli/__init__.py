@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _let_threads_sleep() -> None:
     """Make OpenMP threads wait by spinning for a moment only, then sleeping.
 
-    For ever, the default, is up to twenty times slower on a machine with other work on it; not at all is half as fast on
-    a quiet one (benchmarks/RESULTS.md). Has effect because torch is not imported yet; a choice made by the user stands.
+    Spinning for long, the default, is the slowest way on a machine with other work on it; not at all is the slowest on a
+    quiet one (benchmarks/RESULTS.md). Has effect because torch is not imported yet; a choice made by the user stands.
     """
     if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -1,7 +1,7 @@
 """The fast matrix product of a CPU, switched on for a block of code and off again after it.
 
-On AMD processors torch's default library gives fp32 matrix products less than half the speed of oneDNN
-(benchmarks/attention_paths.py). The precision setting "medium" routes them to oneDNN. On processors with AMX the same
+On AMD processors torch's default library is not the fastest for fp32 products (benchmarks/RESULTS.md has the ratio).
+The precision setting "medium" routes them to oneDNN. On processors with AMX the same
 setting may compute in bf16 inside, so its exactness is probed here once and never assumed.
 """
 
