@@ -37,7 +37,7 @@ def architecture(name: str, *, num_classes: int, image_size: int = 0, in_chans: 
     net = {key: value for key, value in net.items() if value is not None}
     parsed = parse_vit(name)
     if parsed is None:
-        check_model_name(name, timm_models())
+        check_known(name)
         foreign = sorted(set(net) - {"dropout", "drop_path"})
         if foreign:
             raise UsageError(
@@ -114,6 +114,12 @@ def timm_models() -> tuple[str, ...]:
 
     found = {name for module in _CONVOLUTIONAL for name in timm.list_models(module=module)}
     return tuple(sorted(found - set(CNN_BASELINES)))
+
+
+def check_known(name: str) -> None:
+    """Raise UsageError, naming the nearest, for a name no model answers to. Loads timm only for names that are not ours."""
+    if name != "auto" and parse_vit(name) is None and name not in CNN_BASELINES:
+        check_model_name(name, timm_models())
 
 
 def check_takes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:

@@ -10,9 +10,8 @@ import torch
 
 from vitreous.engines.cpu import fast_matmul
 from vitreous.training.checkpoint import TrainState
-from vitreous.training.loop import Batches, FitSettings, update
+from vitreous.training.loop import Batches, FitSettings, backward, update
 from vitreous.training.losses import Loss
-from vitreous.training.precision import autocast
 
 
 def seconds_per_step(state: TrainState, batches: Batches, settings: FitSettings, loss: Loss, *, limit: float) -> float:
@@ -32,9 +31,7 @@ def seconds_per_step(state: TrainState, batches: Batches, settings: FitSettings,
                 begin = time.monotonic()
                 for _ in range(accumulation):
                     _, images, targets = next(supply)
-                    with autocast(settings.precision, settings.device):
-                        logits = trial.model(images.to(settings.device))
-                    trial.scaler.scale(loss(logits, targets.to(settings.device)) / accumulation).backward()
+                    backward(trial, images, targets, settings, loss)
                 update(trial, 0.0, settings.optim.clip_norm or 0.0)
                 if settings.device == "cuda":
                     torch.cuda.synchronize()

@@ -81,12 +81,7 @@ def fit(
             total = torch.zeros((), device=settings.device)
             for _ in range(accumulation):
                 _, images, targets = next(supply)
-                images, targets = images.to(settings.device), targets.to(settings.device)
-                with autocast(settings.precision, settings.device):
-                    logits = state.model(images)
-                part = loss(logits, targets) / accumulation
-                state.scaler.scale(part).backward()
-                total += part.detach()
+                total += backward(state, images, targets, settings, loss)
             update(state, rate, optim.clip_norm or 0.0)
             state.step += 1
             state.seconds = spent + time.monotonic() - started
@@ -124,6 +119,16 @@ def fit(
                     f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
                 )
                 break
+
+
+def backward(state: TrainState, images: Tensor, targets: Tensor, settings: FitSettings, loss: Loss) -> Tensor:
+    """Forward and backward pass of one batch; its share of the step's loss, detached. Gradients add up until `update`."""
+    images, targets = images.to(settings.device), targets.to(settings.device)
+    with autocast(settings.precision, settings.device):
+        logits = state.model(images)
+    part = loss(logits, targets) / (settings.optim.accumulation or 1)
+    state.scaler.scale(part).backward()
+    return part.detach()
 
 
 def update(state: TrainState, rate: float, clip_norm: float) -> None:

@@ -18,9 +18,9 @@ from vitreous.engines.eager import EagerEngine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import StoppedError, UsageError
 from vitreous.evaluation.paired import PairResult, compare_all
-from vitreous.models.build import timm_models
+from vitreous.models.build import check_known
 from vitreous.models.load import load_model
-from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
+from vitreous.models.presets import parse_vit
 from vitreous.runs.atomic import write_json
 from vitreous.runs.create import Claim, claim, default_place
 from vitreous.runs.folder import PREDICTIONS, RunFolder
@@ -67,8 +67,7 @@ def compare(
     if len(names) < 2:
         raise UsageError("A comparison needs at least two different models.", "Such as --models vit_micro,resnet_micro")
     for name in names:
-        if parse_vit(name) is None and name not in CNN_BASELINES:
-            check_model_name(name, timm_models())
+        check_known(name)
     if config.init == "auto":
         config = replace(config, init="scratch")
     place = _place(config, f"compare-{Path(str(data)).resolve().stem}")

@@ -19,9 +19,9 @@ from vitreous.config.train import TrainConfig
 from vitreous.data import Split
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
-from vitreous.models.build import architecture, timm_models
+from vitreous.models.build import architecture, check_known
 from vitreous.models.cost import count_macs, count_parameters
-from vitreous.models.presets import CNN_BASELINES, check_model_name, parse_vit
+from vitreous.models.presets import parse_vit
 from vitreous.recipes import resolve
 from vitreous.runs.atomic import write_json, write_text
 from vitreous.runs.create import Claim, claim
@@ -65,8 +65,7 @@ def train(
     began = time.monotonic() if began is None else began
     require("Training", "train")
     config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
-    if parse_vit(config.model) is None and config.model not in ("auto", *CNN_BASELINES):
-        check_model_name(config.model, timm_models())
+    check_known(config.model)
     if config.image_size is not None and parse_vit(config.model) is not None:
         # What does not fit is said before any image is read.
         net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
