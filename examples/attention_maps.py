@@ -18,8 +18,7 @@ def main() -> None:
     ).eval()
     images = torch.randn(2, 3, 224, 224)
 
-    attention: list[torch.Tensor] = []
-    tokens = model.forward_features(images, attention)
+    tokens, attention = model.forward_features(images, attention=True)
     print(f"tokens {tuple(tokens.shape)}: {model.num_prefix_tokens} before the first of {model.grid_size} patches")
     print(f"attention: {len(attention)} layers of {tuple(attention[0].shape)} (images, heads, tokens, tokens)")
 

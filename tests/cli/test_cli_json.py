@@ -73,7 +73,7 @@ def test_models_gives_names_with_their_cost(call: Callable[..., Any]) -> None:
     tiny = by_name["vit_tiny_patch16_224"]
     assert tiny["parameters"] == 5_717_416
     assert tiny["macs"] == pytest.approx(1.26e9, rel=0.02)
-    assert tiny["pretrained"].startswith("timm:") and tiny["licence"] == "Apache-2.0"
+    assert tiny["pretrained"].startswith("timm:") and tiny["licence"] == "apache-2.0"
 
 
 def test_doctor_gives_versions_devices_extras_and_engines(call: Callable[..., Any]) -> None:

@@ -83,8 +83,7 @@ def test_relevance_of_two_layers_carries_the_first_through_the_second() -> None:
 def test_relevance_of_a_real_block_equals_the_rule_with_gradients_by_finite_differences() -> None:
     model = tiny(depth=1, num_heads=1).double()
     images, block = images_for(model, 1).double(), model.blocks[0]
-    attention: list[torch.Tensor] = []
-    model.forward_features(images, attention=attention)
+    _, attention = model.forward_features(images, attention=True)
     probabilities = attention[0].detach()[0, 0]
     tokens = model.embed(images).detach()
     values = block.attention.qkv(block.attention_norm(tokens)).chunk(3, -1)[2]  # type: ignore[operator, union-attr]
@@ -109,7 +108,7 @@ def test_relevance_of_a_real_block_equals_the_rule_with_gradients_by_finite_diff
 def test_reading_the_grid_leaves_out_class_token_and_registers() -> None:
     model = tiny(num_registers=2)  # 3 + 15 tokens
     relation = torch.arange(18.0).expand(1, 18, 18)
-    assert torch.equal(read_grid(relation, model)[0], torch.arange(3.0, 18.0).reshape(3, 5))
+    assert torch.equal(read_grid(relation, model, torch.zeros(1, 18, 16))[0], torch.arange(3.0, 18.0).reshape(3, 5))
 
 
 def test_reading_the_grid_with_mean_pooling_averages_the_rows_of_patches_only() -> None:
@@ -119,7 +118,7 @@ def test_reading_the_grid_with_mean_pooling_averages_the_rows_of_patches_only() 
     relation[0, 3, 4] = 15.0
     expected = torch.zeros(3, 5)
     expected[0, 1] = 1.0
-    assert torch.equal(read_grid(relation, model)[0], expected)
+    assert torch.equal(read_grid(relation, model, torch.zeros(1, 18, 16))[0], expected)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -162,7 +161,7 @@ def test_explaining_leaves_no_trace_in_the_model(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("vitreous.models.attention.PLAIN_ON_CPU_UP_TO", 0)
     calls = []
     fused = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args: calls.append(1) or fused(*args))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **how: calls.append(1) or fused(*args, **how))
     before = model(images)
     assert len(calls) == 3
     relevance_map(model, images, target)

@@ -64,16 +64,16 @@ def test_frozen_parameters_are_not_counted_as_trainable() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("vit_tiny", ("tiny", None, None)),
-        ("vit_base_patch32", ("base", 32, None)),
-        ("vit_small_patch16_384", ("small", 16, 384)),
-        ("vit_compact", ("compact", None, None)),
+        ("vit_tiny", ("vit_tiny", None, None)),
+        ("vit_base_patch32", ("vit_base", 32, None)),
+        ("vit_small_patch16_384", ("vit_small", 16, 384)),
+        ("vit_compact", ("vit_compact", None, None)),
     ],
 )
 def test_vit_names_are_read(name: str, parts: tuple[str, int | None, int | None]) -> None:
     parsed = parse_vit(name)
     assert parsed is not None
-    assert (parsed.size, parsed.patch_size, parsed.image_size) == parts
+    assert (parsed.family, parsed.patch_size, parsed.image_size) == parts
 
 
 @pytest.mark.parametrize(

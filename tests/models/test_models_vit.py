@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitreous.models import MultiHeadAttention, PatchEmbedding, TransformerBlock, VisionTransformer, attention
-from vitreous.models.block import DropPath
+from vitreous.models.norm import DropPath
 from vitreous.models.patch import ConvStem
 
 TINY: dict[str, Any] = {
@@ -49,7 +49,9 @@ def test_the_fused_path_gives_the_same_logits_and_gradients(monkeypatch: pytest.
     real = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(attention, "PLAIN_ON_CPU_UP_TO", 0)
     monkeypatch.setattr(
-        torch.nn.functional, "scaled_dot_product_attention", lambda *given: calls.append(1) or real(*given)
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *given, **how: calls.append(1) or real(*given, **how),
     )
     fused, fused_gradients = model(IMAGES), gradients(model, IMAGES)
     assert len(calls) == 2 * TINY["depth"]
@@ -66,8 +68,7 @@ def test_asking_for_attention_changes_nothing_and_gives_probabilities(
 ) -> None:
     monkeypatch.setattr(attention, "PLAIN_ON_CPU_UP_TO", limit)
     model = make(num_registers=2).eval()
-    collected: list[Tensor] = []
-    tokens = model.forward_features(IMAGES, collected)
+    tokens, collected = model.forward_features(IMAGES, attention=True)
     torch.testing.assert_close(tokens, model.forward_features(IMAGES), atol=1e-5, rtol=1e-5)
     assert [tuple(layer.shape) for layer in collected] == [(4, 3, 19, 19)] * 3
     stacked = torch.stack(collected)
@@ -113,6 +114,7 @@ def test_cls_pooling_takes_the_first_token_also_before_registers() -> None:
     assert torch.equal(model.pool(tokens), tokens[:, 0])
     assert model.class_token is not None
     assert model.registers is not None
+    assert model.position_embedding is not None
     sequence = model.embed(IMAGES)
     expected = model.class_token[0, 0] + model.position_embedding[0, 0]
     torch.testing.assert_close(sequence[:, 0], expected.expand(4, -1))
@@ -259,6 +261,7 @@ def test_weights_start_as_the_papers_code_draws_them() -> None:
     assert model.registers is not None
     assert not model.class_token.any()
     assert not model.head.weight.any()
+    assert model.position_embedding is not None
     assert float(model.position_embedding.detach().std()) == pytest.approx(0.02, rel=0.05)
     assert float(model.registers.detach().std()) == pytest.approx(0.02, rel=0.15)
     assert float(model.patch_embedding.projection.weight.detach().std()) == pytest.approx((3 * 64) ** -0.5, rel=0.03)

@@ -3,19 +3,24 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vitreous.errors import WeightsError
 from vitreous.models import VisionTransformer
-from vitreous.models.weights import fetch_timm, from_timm, hub_is_reachable, load_into, read_weights
+from vitreous.models.fetch import fetch_timm, hub_is_reachable, read_weights
+from vitreous.models.fit import load_into
+from vitreous.models.resample import resample_patches
+from vitreous.models.weights import from_timm
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -133,17 +138,37 @@ def test_a_surplus_tensor_is_named() -> None:
 
 
 def test_weights_of_another_width_are_refused_with_both_shapes() -> None:
-    with pytest.raises(WeightsError, match=r"\(24, 192\) in 'wide'|\(48, 192\) in 'wide'|position embedding of 'wide'"):
+    with pytest.raises(
+        WeightsError, match=r"\(1, 17, 48\) in 'wide'|\(48, 192\) in 'wide'|position embedding of 'wide'"
+    ):
         load_into(make(), dict(make(embed_dim=48).state_dict()), "wide")
 
 
-def test_patches_of_another_size_are_not_mistaken_for_channels() -> None:
-    state = dict(make(image_size=64, patch_size=16).state_dict())
+def test_patches_of_another_size_are_resampled_and_not_mistaken_for_channels() -> None:
+    source, model = make(image_size=64, patch_size=16), make()
+    notes = load_into(model, dict(source.state_dict()), "coarse")
+    assert notes == ("Patches resampled from 16 x 16 pixels to 8 x 8.",)
+    kernel = source.patch_embedding.projection.weight.detach().reshape(24, 3, 16, 16)
+    expected = resample_patches(kernel, (8, 8)).flatten(1)
+    torch.testing.assert_close(model.patch_embedding.projection.weight.detach(), expected)
+
+
+def test_patches_of_as_many_numbers_but_another_shape_are_told_apart_where_the_source_says() -> None:
+    source = make(image_size=64, patch_size=16)  # 3 x 16 x 16 numbers, as many as 12 x 8 x 8
+    model = make(in_chans=12)
+    notes = load_into(model, dict(source.state_dict()), "coarse", kernel=(3, 16, 16))
+    assert notes == (
+        "Patches resampled from 16 x 16 pixels to 8 x 8.",
+        "The first layer was adapted from 3 to 12 channels.",
+    )
+
+
+def test_nothing_is_copied_from_weights_that_do_not_fit() -> None:
     before = {name: value.clone() for name, value in make().state_dict().items()}
     model = make()
-    with pytest.raises(WeightsError, match=r"patch_embedding\.projection\.weight"):
-        load_into(model, state, "coarse")
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "nothing was copied"
+    with pytest.raises(WeightsError, match="mlp"):
+        load_into(model, dict(make(mlp_ratio=2.0).state_dict()), "narrow")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_head_for_other_classes_starts_fresh_and_says_so() -> None:
@@ -206,8 +231,12 @@ def test_a_name_without_a_tag_means_timms_default(hub: SimpleNamespace) -> None:
     assert fetched.source == "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
-def test_an_unstated_licence_is_said_to_be_unstated(hub: SimpleNamespace) -> None:
+def test_an_unstated_licence_is_said_to_be_unstated(hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Any = timm.get_pretrained_cfg
     hub.licence = None
+    # vit_tiny's is known to timm where the hub's card says nothing.
+    assert fetch_timm("vit_tiny_patch16_224", offline=False).licence == "apache-2.0"
+    monkeypatch.setattr("timm.get_pretrained_cfg", lambda name: replace(real(name), license=None))
     assert fetch_timm("vit_tiny_patch16_224", offline=False).licence == "not stated"
 
 

@@ -82,6 +82,7 @@ def test_decay_shrinks_matrices_and_leaves_the_rest() -> None:
         model.blocks[0].mlp.expand.weight,  # type: ignore[union-attr]
         before["blocks.0.mlp.expand.weight"] * (1 - 0.5 * 0.1),
     )
+    assert model.position_embedding is not None
     assert torch.equal(model.position_embedding, before["position_embedding"])
     assert torch.equal(model.norm.weight, before["norm.weight"])
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
 
-DESCRIPTION = """The models there are, with parameters and multiply-accumulates counted for 1,000 classes. Any
-convolutional model of timm works too."""
+DESCRIPTION = """The models there are, with parameters and multiply-accumulates (MACs) counted for 1,000 classes, and the
+published weights to start from (--init timm:NAME.TAG). A family name alone, such as vit_small or vit_small_dinov3, fits
+patch and image size to the data. Any plain Vision Transformer and any convolutional model of timm works too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArguments(Common):
     filter: str = ""
-    """Only names that contain this."""
+    """Only names that contain this; looked for among all of timm's where none of the listed ones does."""
+    all: bool = False
+    """Also the other models of timm that can be built here, several hundred."""
 
 
 def run(arguments: Sequence[str], console: Console) -> int:
@@ -26,7 +29,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.summary import aligned
     from vitreous.workflows.zoo import list_models
 
-    found = list_models(parsed.filter)
+    found = list_models(parsed.filter, everything=parsed.all)
     rows = [["name", "image", "parameters", "MACs", "pretrained", "licence"]]
     rows += [
         [
@@ -34,10 +37,18 @@ def run(arguments: Sequence[str], console: Console) -> int:
             f"{entry['image_size']} px",
             f"{entry['parameters'] / 1e6:.2f} M",
             f"{entry['macs'] / 1e9:.3f} G",
-            entry["pretrained"] or "-",
+            _shown(entry["tags"]),
             entry["licence"] or "-",
         ]
         for entry in found
     ]
     console.result({"models": found}, aligned(rows))
     return 0
+
+
+def _shown(tags: Sequence[str]) -> str:
+    """The first tag, and how many more there are."""
+    if not tags:
+        return "-"
+    first = tags[0].partition(".")[2]
+    return first if len(tags) == 1 else f"{first} and {len(tags) - 1} more"

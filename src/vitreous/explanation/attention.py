@@ -14,21 +14,21 @@ from vitreous.models.vit import VisionTransformer
 
 def collect_attention(model: VisionTransformer, images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """images (b, c, h, w) -> tokens after the final norm (b, n, d), and l maps (b, heads, n, n) of the same graph."""
-    attention: list[Tensor] = []
-    return model.forward_features(images, attention=attention), attention
+    return model.forward_features(images, attention=True)
 
 
-def read_grid(relation: Tensor, model: VisionTransformer) -> Tensor:
+def read_grid(relation: Tensor, model: VisionTransformer, tokens: Tensor) -> Tensor:
     """How much each patch contributes to what the model pools.
 
     relation: (b, n, n), entry [i, j] says how much output token i owes to input token j.
-    returns:  (b, gh, gw): the row of the class token or, with mean pooling, the mean over the patch rows; the columns
-    of the class token and the registers, which stand for no place in the image, are left out.
+    tokens:   (b, n, d), what the model pools.
+    returns:  (b, gh, gw): the mean of the rows, weighted by each token's share in the pooled vector (the row of the class
+    token alone where only that is read); the columns of the class token and the registers, which stand for no place in
+    the image, are left out.
     """
-    prefix = model.num_prefix_tokens
-    row = relation[:, 0] if model.pooling == "cls" else relation[:, prefix:].mean(dim=1)
+    row = torch.einsum("bi,bij->bj", model.pool_weights(tokens).to(relation.dtype), relation)
     gh, gw = model.grid_size
-    return rearrange(row[:, prefix:], "b (gh gw) -> b gh gw", gh=gh, gw=gw)
+    return rearrange(row[:, model.num_prefix_tokens :], "b (gh gw) -> b gh gw", gh=gh, gw=gw)
 
 
 def on_model_device(model: VisionTransformer, images: Tensor) -> Tensor:

@@ -39,4 +39,4 @@ def relevance_map(model: VisionTransformer, images: Tensor, target: Tensor) -> T
         chosen = logits.gather(1, target.to(logits.device).clone()[:, None]).sum()
         gradients = torch.autograd.grad(chosen, attention)
         relevance = propagate([layer.detach() for layer in attention], gradients)
-    return read_grid(relevance, model)
+        return read_grid(relevance, model, tokens.detach()).detach()

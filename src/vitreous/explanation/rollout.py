@@ -29,5 +29,5 @@ def rollout(attention: Tensor | Sequence[Tensor], residual: float = 0.5) -> Tens
 def rollout_map(model: VisionTransformer, images: Tensor, target: Tensor | None = None) -> Tensor:
     """images (b, c, h, w) -> heat map (b, gh, gw). `target` is accepted and ignored: the method knows no classes."""
     with torch.no_grad():
-        _, attention = collect_attention(model, on_model_device(model, images))
-        return read_grid(rollout(attention), model)
+        tokens, attention = collect_attention(model, on_model_device(model, images))
+        return read_grid(rollout(attention), model, tokens)

@@ -10,7 +10,8 @@ from torch import nn
 
 from vitreous.errors import UsageError
 from vitreous.models.cnn import ConvNet
-from vitreous.models.presets import CNN_BASELINES, VIT_SIZES, check_model_name, parse_vit
+from vitreous.models.presets import CNN_BASELINES, PRESETS, check_model_name, parse_vit
+from vitreous.models.timm_models import plain_vits, timm_arguments
 from vitreous.models.vit import VisionTransformer
 
 
@@ -36,49 +37,120 @@ def architecture(name: str, *, num_classes: int, image_size: int = 0, in_chans: 
     """
     net = {key: value for key, value in net.items() if value is not None}
     parsed = parse_vit(name)
+    # A full name that timm knows is what timm says it is: members of a family differ, as SigLIP's in their activation.
+    if (parsed is None or parsed.preset.patch_size) and name not in PRESETS and name in plain_vits():
+        return _of_timm(name, num_classes, image_size, in_chans, net)
     if parsed is None:
         check_known(name)
-        foreign = sorted(set(net) - {"dropout", "drop_path"})
-        if foreign:
-            raise UsageError(
-                f"{foreign[0]!r} shapes a Vision Transformer; {name!r} is convolutional and has none.",
-                "Leave it out, or choose a --model whose name begins with vit_.",
-            )
-        image = image_size or 224
-        arguments = {
-            "name": name,
-            "num_classes": num_classes,
-            "in_chans": in_chans,
-            "small_stem": name.startswith("resnet") and image <= 64,
-            "dropout": net.get("dropout", 0.0),
-            "drop_path": net.get("drop_path", 0.0),
-        }
-        return Architecture(name, "timm", arguments)
-    size = VIT_SIZES[parsed.size]
-    image = image_size or parsed.image_size or 224
-    patch = net.pop("patch_size", None) or parsed.patch_size or default_patch_size(image)
-    if image % patch:
-        below, above = image // patch * patch, (image // patch + 1) * patch
-        raise UsageError(
-            f"The image size {image} is not divisible by the patch size {patch}.",
-            f"Use --image-size {above}"
-            + (f" or --image-size {below}" if below else "")
-            + ", or another --net.patch-size.",
-        )
+        return _convolutional(name, num_classes, image_size, in_chans, net)
+    preset = parsed.preset
+    image = image_size or default_image_size(name)
+    patch = net.pop("patch_size", None) or parsed.patch_size
+    if patch is None:
+        patch = preset.patch_size if preset.patch_size and image > SMALL_IMAGE else default_patch_size(image)
+    check_divides(image, patch)
     arguments = {
         "image_size": [image, image],
         "patch_size": [patch, patch],
         "num_classes": num_classes,
         "in_chans": in_chans,
-        "embed_dim": size.embed_dim,
-        "depth": size.depth,
-        "num_heads": size.num_heads,
-        "mlp_ratio": size.mlp_ratio,
-        "stem": size.stem,
-        "pooling": size.pooling,
-    } | net
-    arguments.setdefault("class_token", arguments["pooling"] == "cls")
+        "stem": "linear",
+        "pooling": "cls",
+    }
+    arguments |= preset.arguments | net
+    arguments.setdefault("class_token", arguments["pooling"] in ("cls", "cls_mean"))
     return Architecture(name, "vit", arguments)
+
+
+def resized(
+    found: Architecture, *, num_classes: int, image_size: int = 0, in_chans: int = 3, **net: Any
+) -> Architecture:
+    """A Vision Transformer's architecture for other images, channels or classes; 0 keeps the image size.
+
+    Raises UsageError for a size that the patch does not divide.
+    """
+    arguments: dict[str, Any] = dict(found.arguments) | {"num_classes": num_classes, "in_chans": in_chans}
+    net = {key: value for key, value in net.items() if value is not None}
+    if "patch_size" in net:
+        arguments["patch_size"] = [net.pop("patch_size")] * 2
+    if image_size:
+        arguments["image_size"] = [image_size, image_size]
+    for image, patch in zip(arguments["image_size"], arguments["patch_size"], strict=True):
+        check_divides(image, patch)
+    return Architecture(found.name, found.family, arguments | net)
+
+
+def default_image_size(name: str) -> int:
+    """Pixels of the square a model is counted and built at where nothing else is said: those in its name or paper, or 224."""
+    parsed = parse_vit(name)
+    if parsed is None:
+        return CNN_BASELINES.get(name, 224)
+    return parsed.image_size or parsed.preset.image_size or (SMALL_MODELS_AT if name.endswith(SMALL_MODELS) else 224)
+
+
+def fitting_image_size(name: str) -> int | None:
+    """The image size to train a named model at: the one in its name, else 224, to the next smaller multiple of its patch;
+    None for families that fit themselves to the data, and for convolutional models."""
+    if not is_vit(name):
+        return None
+    parsed = parse_vit(name)
+    if parsed is not None and parsed.patch_size is None and parsed.preset.patch_size is None:
+        return None
+    if parsed is not None:
+        patch, tail = parsed.patch_size or parsed.preset.patch_size or 16, parsed.image_size
+    else:
+        found = timm_arguments(name)
+        patch = found["patch_size"][0]
+        tail = found["image_size"][0] if name.rsplit("_", 1)[-1].isdigit() else None
+    return max(1, (tail or 224) // patch) * patch
+
+
+def is_vit(name: str) -> bool:
+    """Whether a name stands for a Vision Transformer, ours or timm's."""
+    return parse_vit(name) is not None or (name not in CNN_BASELINES and name in plain_vits())
+
+
+SMALL_MODELS, SMALL_MODELS_AT = ("_micro", "_compact"), 64
+"""How the names of sizes made for small images end, and the pixels those are counted at."""
+
+
+def check_divides(image: int, patch: int) -> None:
+    """Raise UsageError, naming the nearest sizes that fit, when the patch size does not divide the image size."""
+    if image % patch == 0:
+        return
+    below, above = image // patch * patch, (image // patch + 1) * patch
+    raise UsageError(
+        f"The image size {image} is not divisible by the patch size {patch}.",
+        f"Use --image-size {above}" + (f" or --image-size {below}" if below else "") + ", or another --net.patch-size.",
+    )
+
+
+def _of_timm(name: str, num_classes: int, image_size: int, in_chans: int, net: dict[str, Any]) -> Architecture:
+    """One of timm's plain Vision Transformers that no table here names, at its own size or another."""
+    arguments = timm_arguments(name, num_classes=num_classes, in_chans=in_chans)
+    if arguments["num_classes"] != num_classes:
+        raise UsageError(f"timm's {name!r} cannot be built for {num_classes} classes.")
+    return resized(
+        Architecture(name, "vit", arguments), num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net
+    )
+
+
+def _convolutional(name: str, num_classes: int, image_size: int, in_chans: int, net: dict[str, Any]) -> Architecture:
+    foreign = sorted(set(net) - {"dropout", "drop_path"})
+    if foreign:
+        raise UsageError(
+            f"{foreign[0]!r} shapes a Vision Transformer; {name!r} is convolutional and has none.",
+            "Leave it out, or choose a --model whose name begins with vit_.",
+        )
+    arguments = {
+        "name": name,
+        "num_classes": num_classes,
+        "in_chans": in_chans,
+        "small_stem": name.startswith("resnet") and (image_size or default_image_size(name)) <= 64,
+        "dropout": net.get("dropout", 0.0),
+        "drop_path": net.get("drop_path", 0.0),
+    }
+    return Architecture(name, "timm", arguments)
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -89,6 +161,10 @@ def build(architecture: Architecture) -> nn.Module:
         return ConvNet(**architecture.arguments)
     except (ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"The model {architecture.name!r} cannot be built: {error}.") from error
+
+
+SMALL_IMAGE = 112
+"""Pixels up to which a published patch of 14 or 16 would leave too few tokens, and a patch is fitted instead."""
 
 
 def default_patch_size(image_size: int) -> int:
@@ -109,11 +185,11 @@ _CONVOLUTIONAL = (
 
 
 def timm_models() -> tuple[str, ...]:
-    """The convolutional models that timm offers besides the listed baselines."""
+    """The convolutional models and plain Vision Transformers that timm offers besides the listed ones."""
     import timm
 
     found = {name for module in _CONVOLUTIONAL for name in timm.list_models(module=module)}
-    return tuple(sorted(found - set(CNN_BASELINES)))
+    return tuple(sorted((found | set(plain_vits())) - set(CNN_BASELINES)))
 
 
 def check_known(name: str) -> None:

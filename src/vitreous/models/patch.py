@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -27,15 +28,43 @@ class PatchEmbedding(nn.Module):
     in the form that processors run fastest; a pixel is addressed (c, row, column) inside its patch, as there.
     """
 
-    def __init__(self, patch_size: Size, in_chans: int, embed_dim: int) -> None:
+    def __init__(
+        self, patch_size: Size, in_chans: int, embed_dim: int, *, bias: bool = True, norm: nn.Module | None = None
+    ) -> None:
+        """norm: normalises the tokens (AIMv2, arXiv:2411.14402)."""
         super().__init__()
         self.patch_size = ph, pw = pair(patch_size)
-        self.projection = nn.Linear(in_chans * ph * pw, embed_dim)
+        self.projection = nn.Linear(in_chans * ph * pw, embed_dim, bias=bias)
+        self.norm = norm or nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
         ph, pw = self.patch_size
-        return self.projection(rearrange(images, "b c (gh ph) (gw pw) -> b (gh gw) (c ph pw)", ph=ph, pw=pw))
+        patches = rearrange(images, "b c (gh ph) (gw pw) -> b (gh gw) (c ph pw)", ph=ph, pw=pw)
+        return self.norm(self.projection(patches))
+
+
+class ShiftedPatchEmbedding(nn.Module):
+    """Patches of the image and of its four copies moved by half a patch along the diagonals, normalised and mapped
+    together, so that a token knows its surroundings (Lee et al. 2021, arXiv:2112.13492, section 3.1)."""
+
+    def __init__(self, patch_size: Size, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = ph, pw = pair(patch_size)
+        self.norm = nn.LayerNorm(5 * in_chans * ph * pw)
+        self.projection = nn.Linear(5 * in_chans * ph * pw, embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (b, c, h, w) -> tokens (b, n, d), row by row from the top left."""
+        ph, pw = self.patch_size
+        down, right = ph // 2, pw // 2
+        # Padding a side and cropping the other moves the image; zeros come in, as in the paper.
+        moved = [
+            F.pad(images, (x, -x, y, -y)) for y, x in ((down, right), (down, -right), (-down, right), (-down, -right))
+        ]
+        stacked = torch.cat([images, *moved], dim=1)
+        patches = rearrange(stacked, "b c (gh ph) (gw pw) -> b (gh gw) (c ph pw)", ph=ph, pw=pw)
+        return self.projection(self.norm(patches))
 
 
 class ConvStem(nn.Module):

@@ -1,27 +1,51 @@
 """The Vision Transformer (Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv:2010.11929).
 
-Shapes: b batch, c channels, h w image in pixels, n patch tokens, d width, k classes.
-A sequence is [CLS] (where there is one), then registers, then the n patches row by row.
+One class for every plain ViT: what papers changed since is an option, and each option is a part that is put in when the
+model is built, so that the forward pass stays the one of the first paper: embed, add positions, blocks, norm, pool, head.
+
+Shapes: b batch, c channels, h w image in pixels, n patch tokens, d width, f width of the pooled vector, k classes.
+A sequence is [CLS], the distillation token, registers (each where there is one), then the n patches row by row.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitreous.models.block import TransformerBlock
-from vitreous.models.patch import ConvStem, PatchEmbedding, Size, pair
+from vitreous.models.block import BLOCKS, Part
+from vitreous.models.norm import make_norm
+from vitreous.models.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding, Size, pair
+from vitreous.models.pool import AttentionPool, ClassAndMeanPool, MeanPool, PairedHead, SequencePool, TokenPool
+from vitreous.models.position import sincos_positions
+from vitreous.models.rope import Axes, Coordinates, Layout, RotaryEmbedding, take
+
+POOLINGS = ("cls", "mean", "cls_mean", "attention", "sequence")
+STEMS = ("linear", "conv", "shifted")
+
+
+@dataclass
+class Intermediates:
+    """What a forward pass went through."""
+
+    tokens: Tensor
+    """(b, num_prefix_tokens + n, d), after the last norm: what `forward_features` returns."""
+    layers: list[Tensor] = field(default_factory=list)
+    """The tokens after each block, first block first, before the last norm; each of the same shape."""
+    attention: list[Tensor] = field(default_factory=list)
+    """Each block's probabilities (b, heads, tokens, tokens), first block first, as part of the autograd graph."""
 
 
 class VisionTransformer(nn.Module):
     """Image in, class logits out; every intermediate result can be asked for.
 
     Attributes: `grid_size` (rows, columns) of the patch grid; `num_prefix_tokens`, the tokens before the first patch;
-    `patch_size` (height, width) in pixels.
+    `patch_size` (height, width) in pixels; `num_features`, the width of what the head reads.
     """
 
     def __init__(
@@ -35,18 +59,72 @@ class VisionTransformer(nn.Module):
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         in_chans: int = 3,
-        pooling: Literal["cls", "mean"] = "cls",
+        # From pixels to a sequence
+        stem: Literal["linear", "conv", "shifted"] = "linear",
+        patch_bias: bool = True,
+        patch_norm: bool = False,
         class_token: bool = True,
+        distillation_token: bool = False,
         num_registers: int = 0,
-        stem: Literal["linear", "conv"] = "linear",
+        # Where a token stands
+        positions: Literal["learned", "sincos", "none"] = "learned",
+        class_position: bool = True,
+        rope: Literal["none", "axial", "mixed"] = "none",
+        rope_theta: float = 100.0,
+        rope_coordinates: Coordinates = "unit",
+        rope_layout: Layout = "half",
+        rope_axes: Axes = "yx",
+        rope_offset: float = 0.0,
+        rope_reference: Size | None = None,
+        rope_register_theta: float | None = None,
+        # The block
+        block: Literal["pre_norm", "post_norm", "parallel", "branched"] = "pre_norm",
+        norm: Literal["layer", "rms"] = "layer",
+        norm_eps: float = 1e-6,
+        qkv_bias: bool | Literal["qv"] = True,
+        bias: bool = True,
+        qk_norm: bool = False,
+        differential: bool = False,
+        mlp: Literal["mlp", "swiglu"] = "mlp",
+        activation: str | None = None,
+        sub_norm: Sequence[Part] = (),
+        layer_scale: float | None = None,
+        layer_scale_on: Sequence[Part] = ("attention", "mlp"),
+        # The read-out
+        input_norm: bool = False,
+        output_norm: Literal["tokens", "pooled", "none"] = "tokens",
+        pooling: Literal["cls", "mean", "cls_mean", "attention", "sequence"] = "cls",
+        pool_prefix: bool = False,
+        pool_heads: int | None = None,
+        pool_mlp_ratio: float | None = None,
+        # Training only
         drop_path: float = 0.0,
+        drop_path_shape: Literal["linear", "uniform"] = "linear",
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        projection_dropout: float = 0.0,
+        patch_dropout: float = 0.0,
         checkpointing: bool = False,
     ) -> None:
         """image_size, patch_size: pixels, one number for a square or (height, width).
 
-        Raises ValueError when the image size is not divisible by the patch size, the width not by the heads, or
-        `pooling="cls"` is asked of a model without a class token.
+        stem: a linear map of each patch, 3x3 convolutions ("conv"), or shifted patches. patch_bias, patch_norm: of the
+        linear map. num_registers: extra learned tokens (Darcet et al. 2024, arXiv:2309.16588).
+        positions: added to patches, and with `class_position` to [CLS] and the distillation token, never to registers.
+        rope and `rope_*`: as in `models.rope.RotaryEmbedding`; it goes with any of the above.
+        block: a key of `models.block.BLOCKS`. qkv_bias: "qv" leaves the keys' out. bias: of projections and MLP.
+        qk_norm, differential, sub_norm: see `models.attention`, `models.differential`. activation: None is GELU, and SiLU
+        for SwiGLU. layer_scale: initial value, None for none; layer_scale_on: the branches that have it.
+        input_norm: before the first block (CLIP). output_norm: of the tokens, or of what is pooled from them.
+        pooling: [CLS] (with the distillation token beside it where there is one), the mean of the patches, both side by
+        side, a learned query ("attention", SigLIP) or learned scores ("sequence", CCT); pool_prefix: the tokens before
+        the patches are pooled too. pool_heads, pool_mlp_ratio: of attention pooling, the model's own when None.
+        drop_path: stochastic depth, rising from 0 to this ("linear") or the same for all blocks (DeiT III).
+        dropout: of what the head reads. attention_dropout: of probabilities. projection_dropout: in and after the MLP and
+        after attention. patch_dropout: share of patches left out of each training image (arXiv:2212.00794).
+        checkpointing: recompute each block in the backward pass instead of keeping its activations.
+
+        Raises ValueError when numbers or options do not fit each other, naming both.
         """
         super().__init__()
         height, width = pair(image_size)
@@ -54,48 +132,157 @@ class VisionTransformer(nn.Module):
         self.patch_size = ph, pw = pair(patch_size)
         if height % ph or width % pw:
             raise ValueError(f"image size {height} x {width} is not divisible by the patch size {ph} x {pw}")
-        if pooling == "cls" and not class_token:
-            raise ValueError("pooling='cls' reads the class token, but class_token=False leaves it out")
+        _check_options(pooling, stem, block, positions, class_token, distillation_token, patch_bias, patch_norm)
         self.grid_size = (height // ph, width // pw)
         self.num_classes, self.embed_dim, self.in_chans = num_classes, embed_dim, in_chans
-        self.pooling, self.checkpointing = pooling, checkpointing
-        self.num_prefix_tokens = int(class_token) + num_registers
+        self.pooling, self.patch_dropout, self.checkpointing = pooling, patch_dropout, checkpointing
+        self.num_registers = num_registers
+        self.num_prefix_tokens = int(class_token) + int(distillation_token) + num_registers
 
-        self.patch_embedding = (ConvStem if stem == "conv" else PatchEmbedding)(self.patch_size, in_chans, embed_dim)
+        def normalise(dim: int) -> nn.Module:
+            return make_norm(norm, dim, norm_eps)
+
+        if stem == "linear":
+            self.patch_embedding: Any = PatchEmbedding(
+                self.patch_size, in_chans, embed_dim, bias=patch_bias, norm=normalise(embed_dim) if patch_norm else None
+            )
+        else:
+            self.patch_embedding = (ConvStem if stem == "conv" else ShiftedPatchEmbedding)(
+                self.patch_size, in_chans, embed_dim
+            )
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if distillation_token else None
         self.registers = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
         # As in the 2020 paper the class token has a position of its own; registers have none.
-        num_positions = int(class_token) + math.prod(self.grid_size)
-        self.position_embedding = nn.Parameter(torch.zeros(1, num_positions, embed_dim))
+        self.num_placed_tokens = self.num_prefix_tokens - num_registers if class_position else 0
+        num_patches = math.prod(self.grid_size)
+        if positions == "learned":
+            table: Tensor | None = nn.Parameter(torch.zeros(1, self.num_placed_tokens + num_patches, embed_dim))
+        else:
+            self.num_placed_tokens = 0
+            table = sincos_positions(self.grid_size, embed_dim) if positions == "sincos" else None
+        if isinstance(table, nn.Parameter):
+            self.position_embedding: Tensor | None = table
+        else:
+            self.register_buffer("position_embedding", table)
+        self.rope = None
+        if rope != "none":
+            self.rope = RotaryEmbedding(
+                rope,
+                depth=depth,
+                num_heads=num_heads,
+                head_dim=embed_dim // num_heads,
+                theta=rope_theta,
+                coordinates=rope_coordinates,
+                layout=rope_layout,
+                axes=rope_axes,
+                offset=rope_offset,
+                reference=None if rope_reference is None else pair(rope_reference),
+                register_theta=rope_register_theta,
+            )
+        self.input_norm = normalise(embed_dim) if input_norm else nn.Identity()
         self.blocks = nn.ModuleList(
-            TransformerBlock(embed_dim, num_heads, mlp_ratio, drop_path * layer / max(1, depth - 1))
+            BLOCKS[block](
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                drop_path if drop_path_shape == "uniform" else drop_path * layer / max(1, depth - 1),
+                layer=layer,
+                norm=norm,
+                norm_eps=norm_eps,
+                qkv_bias=qkv_bias,
+                bias=bias,
+                qk_norm=qk_norm,
+                differential=differential,
+                mlp=mlp,
+                activation=activation,
+                sub_norm=sub_norm,
+                layer_scale=layer_scale,
+                layer_scale_on=layer_scale_on,
+                attention_dropout=attention_dropout,
+                projection_dropout=projection_dropout,
+            )
             for layer in range(depth)
         )
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm: Any = normalise(embed_dim) if output_norm == "tokens" else nn.Identity()
+        first = 0 if pool_prefix else self.num_prefix_tokens
+        if pooling == "cls":
+            self.pooler: Any = TokenPool(embed_dim, 2 if distillation_token else 1)
+        elif pooling == "attention":
+            hidden_dim = int(embed_dim * (pool_mlp_ratio or mlp_ratio) + 1e-6)
+            self.pooler = AttentionPool(
+                embed_dim,
+                pool_heads or num_heads,
+                hidden_dim,
+                first=first,
+                norm=normalise,
+                activation=(activation if mlp == "mlp" else None) or "gelu",
+            )
+        else:
+            self.pooler = {"mean": MeanPool, "cls_mean": ClassAndMeanPool, "sequence": SequencePool}[pooling](
+                embed_dim, first
+            )
+        self.num_features: int = self.pooler.num_features
+        self.feature_norm = normalise(self.num_features) if output_norm == "pooled" else nn.Identity()
         self.head_dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(embed_dim, num_classes)
+        if num_classes == 0:
+            self.head: Any = nn.Identity()
+        elif distillation_token and pooling == "cls":
+            self.head = PairedHead(embed_dim, num_classes)
+        else:
+            self.head = nn.Linear(self.num_features, num_classes)
         self.initialize()
 
     def forward(self, images: Tensor) -> Tensor:
         """images (b, c, h, w) -> logits (b, k)."""
         return self.head(self.head_dropout(self.pool(self.forward_features(images))))
 
-    def forward_features(self, images: Tensor, attention: list[Tensor] | None = None) -> Tensor:
+    @overload
+    def forward_features(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward_features(self, images: Tensor, attention: Literal[True]) -> tuple[Tensor, list[Tensor]]: ...
+
+    def forward_features(self, images: Tensor, attention: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """images (b, c, h, w) -> normalised tokens (b, num_prefix_tokens + n, d).
 
-        attention: a list that receives each block's attention probabilities (b, heads, tokens, tokens), first block
-        first, as part of the autograd graph; without it nothing is kept and fused kernels stay in use.
+        attention: also return each block's attention probabilities (b, heads, tokens, tokens), first block first, as part
+        of the autograd graph; without it nothing is kept and fused kernels stay in use.
         """
+        if not attention:
+            return self.norm(self._through_blocks(images))
+        found = self.forward_intermediates(images, attention=True)
+        return found.tokens, found.attention
+
+    def forward_intermediates(self, images: Tensor, attention: bool = False) -> Intermediates:
+        """images (b, c, h, w) -> the tokens after every block and, on request, every block's attention."""
+        layers: list[Tensor] = []
+        maps: list[Tensor] | None = [] if attention else None
+        tokens = self.norm(self._through_blocks(images, layers, maps))
+        return Intermediates(tokens, layers, maps or [])
+
+    def _through_blocks(
+        self, images: Tensor, layers: list[Tensor] | None = None, attention: list[Tensor] | None = None
+    ) -> Tensor:
         tokens = self.embed(images)
-        for block in self.blocks:
+        rotations = [None] * len(self.blocks)
+        if self.rope is not None:
+            num_plain = self.num_prefix_tokens - self.num_registers
+            rotations = self.rope(self.grid_size, num_plain, self.num_registers, tokens.device)
+        if self.training and self.patch_dropout:
+            tokens, kept = self._drop_patches(tokens)
+            rotations = [rotation and take(rotation, kept) for rotation in rotations]
+        tokens = self.input_norm(tokens)
+        for block, rotation in zip(self.blocks, rotations, strict=True):
             if self.checkpointing and self.training and attention is None:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
+                tokens = checkpoint(block, tokens, rotation, use_reentrant=False)
             else:
-                tokens = block(tokens, attention)
-        return self.norm(tokens)
+                tokens = block(tokens, rotation, attention)
+            if layers is not None:
+                layers.append(tokens)
+        return tokens
 
     def embed(self, images: Tensor) -> Tensor:
-        """images (b, c, h, w) -> the sequence (b, num_prefix_tokens + n, d) that enters the first block.
+        """images (b, c, h, w) -> the sequence (b, num_prefix_tokens + n, d) of tokens with their positions.
 
         Raises ValueError for images of another size or number of channels than the model was built for.
         """
@@ -103,41 +290,82 @@ class VisionTransformer(nn.Module):
         if images.ndim != 4 or tuple(images.shape[1:]) != (self.in_chans, *self.image_size):
             wanted = ", ".join(str(size) for size in (self.in_chans, *self.image_size))
             raise ValueError(f"the model takes images (b, {wanted}), got {tuple(images.shape)}")
-        tokens = self.patch_embedding(images)
-        b = tokens.shape[0]
-        if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(b, -1, -1), tokens], dim=1)
-        tokens = tokens + self.position_embedding
-        if self.registers is not None:
-            first = int(self.class_token is not None)
-            tokens = torch.cat([tokens[:, :first], self.registers.expand(b, -1, -1), tokens[:, first:]], dim=1)
-        return tokens
+        patches = self.patch_embedding(images)
+        named: list[Tensor] = [token for token in (self.class_token, self.distillation_token) if token is not None]
+        registers: list[Tensor] = [self.registers] if self.registers is not None else []
+        if self.position_embedding is not None:
+            placed = self.num_placed_tokens
+            patches = patches + self.position_embedding[:, placed:]
+            if placed:
+                named = [torch.cat(named, dim=1) + self.position_embedding[:, :placed]]
+        prefix = [token.expand(patches.shape[0], -1, -1).to(patches.dtype) for token in named + registers]
+        return torch.cat([*prefix, patches], dim=1) if prefix else patches
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """tokens (b, num_prefix_tokens + n, d) -> features (b, d): the [CLS] token or the mean of the patch tokens."""
-        if self.pooling == "cls":
-            return tokens[:, 0]
-        return tokens[:, self.num_prefix_tokens :].mean(dim=1)
+        """tokens (b, num_prefix_tokens + n, d) -> features (b, f), what the head reads."""
+        return self.feature_norm(self.pooler(tokens))
+
+    def pool_weights(self, tokens: Tensor) -> Tensor:
+        """tokens (b, num_prefix_tokens + n, d) -> (b, num_prefix_tokens + n): each token's share in what `pool` gives."""
+        return self.pooler.weights(tokens)
+
+    def _drop_patches(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Another random choice of patches for each image; returns the shorter sequence and the places (b, m) kept."""
+        b, count = tokens.shape[0], tokens.shape[1] - self.num_prefix_tokens
+        left = max(1, round(count * (1 - self.patch_dropout)))
+        order = torch.rand(b, count, device=tokens.device).argsort(dim=1)[:, :left].sort(dim=1).values
+        prefix = torch.arange(self.num_prefix_tokens, device=tokens.device).expand(b, -1)
+        kept = torch.cat([prefix, order + self.num_prefix_tokens], dim=1)
+        return tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[-1])), kept
 
     def initialize(self) -> None:
         """The initialisation of the paper's own code: Xavier for attention and MLP (query, key and value each for
-        itself), LeCun for the patch projection, 0.02 for positions and registers, zero for [CLS], biases and head.
+        itself), LeCun for the patch projection, 0.02 for positions, registers and the pooling query, zero for [CLS],
+        biases and head.
         """
-        for module in self.blocks.modules():
+        for module in (*self.blocks.modules(), *self.pooler.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            for part in block.attention.qkv.weight.chunk(3):  # type: ignore[union-attr, operator]
-                nn.init.xavier_uniform_(part)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for name, module in self.blocks.named_modules():
+            if isinstance(module, nn.Linear) and name.endswith("qkv"):
+                for part in module.weight.chunk(3):
+                    nn.init.xavier_uniform_(part)
         for module in self.patch_embedding.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 fan_in = module.weight[0].numel()
                 nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.position_embedding, std=0.02)
-        if self.registers is not None:
-            nn.init.trunc_normal_(self.registers, std=0.02)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for name, parameter in self.named_parameters():
+            if name in ("position_embedding", "registers", "pooler.probe"):
+                nn.init.trunc_normal_(parameter, std=0.02)
+            elif name.startswith("head."):
+                nn.init.zeros_(parameter)
+
+
+def _check_options(
+    pooling: str,
+    stem: str,
+    block: str,
+    positions: str,
+    class_token: bool,
+    distillation_token: bool,
+    patch_bias: bool,
+    patch_norm: bool,
+) -> None:
+    for name, value, known in (
+        ("pooling", pooling, POOLINGS),
+        ("stem", stem, STEMS),
+        ("block", block, tuple(BLOCKS)),
+        ("positions", positions, ("learned", "sincos", "none")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
+    if pooling in ("cls", "cls_mean") and not class_token:
+        raise ValueError(f"pooling={pooling!r} reads the class token, but class_token=False leaves it out")
+    if distillation_token and not class_token:
+        raise ValueError("distillation_token=True stands beside the class token, but class_token=False leaves it out")
+    if stem != "linear" and (patch_norm or not patch_bias):
+        raise ValueError(f"patch_bias and patch_norm belong to stem='linear', not to stem={stem!r}")

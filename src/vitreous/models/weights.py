@@ -1,225 +1,202 @@
-"""Initial weights: reading files and timm's published checkpoints, and mapping their names to ours. Mapping only.
+"""timm's names and shapes of a plain ViT's weights as ours, and ours as timm's. Mapping only.
 
-A checkpoint of another image size, number of channels or classes is adapted: positions are resampled, the first layer
-is summed over colours for grey images, and a head that does not fit starts fresh; each is said in a note.
+Every function takes and returns a dictionary of tensors. What depends on the model they go into (another resolution,
+number of channels or classes) is `models.fit`'s, reading files and asking the hub is `models.fetch`'s, other libraries'
+names are `models.foreign`'s.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from einops import rearrange, repeat
 from torch import Tensor
 
 from vitreous.errors import WeightsError
-from vitreous.models.patch import PatchEmbedding, resample_grid
-from vitreous.models.vit import VisionTransformer
-from vitreous.runs.folder import MODEL
 
 State = dict[str, Tensor]
 
-# timm's names for the plain ViT, as patterns; the order matters only in that each name is changed by all that match.
-_FROM_TIMM: tuple[tuple[str, str], ...] = (
+_RENAMED: tuple[tuple[str, str], ...] = (
     (r"^patch_embed\.proj\.", "patch_embedding.projection."),
+    (r"^patch_embed\.norm\.", "patch_embedding.norm."),
     (r"^cls_token$", "class_token"),
+    (r"^dist_token$", "distillation_token"),
     (r"^reg_token$", "registers"),
     (r"^pos_embed$", "position_embedding"),
-    (r"\.norm1\.", ".attention_norm."),
+    (r"^rope\.freqs$", "rope.frequencies"),
+    (r"^norm_pre\.", "input_norm."),
+    (r"^fc_norm\.", "feature_norm."),
+    (r"^head_dist\.", "head.teacher."),
+    (r"^attn_pool\.latent$", "pooler.probe"),
+    (r"^attn_pool\.q\.", "pooler.query."),
+    (r"^attn_pool\.kv\.", "pooler.key_value."),
+    (r"^attn_pool\.proj\.", "pooler.projection."),
+    (r"^attn_pool\.", "pooler."),
+    # Blocks of two branches keep each branch's norm, layer and scale together; ours name them as other blocks do.
+    (r"\.attns\.(\d)\.(norm|ls)\.", r".branches.\1.\g<2>1."),
+    (r"\.ffns\.(\d)\.(norm|ls)\.", r".branches.\1.\g<2>2."),
+    (r"\.(?:attns|ffns)\.(\d)\.", r".branches.\1."),
+    (r"^(blocks\.\d+)\.([qk]_norm|sub_norm)\.", r"\1.attn.\2."),  # parallel blocks have no inner module
+    (r"\.norm1\.|\.in_norm\.", ".attention_norm."),
     (r"\.norm2\.", ".mlp_norm."),
+    (r"\.ls1\.gamma$|\.ls\.gamma$|\.gamma_1$", ".attention_scale.gamma"),
+    (r"\.ls2\.gamma$|\.gamma_2$", ".mlp_scale.gamma"),
+    (r"\.attn\.sub_norm\.", ".attention.head_norm."),
+    (r"\.attn\.norm\.", ".attention.sub_norm."),
+    (r"\.attn\.q_norm\.", ".attention.query_norm."),
+    (r"\.attn\.k_norm\.", ".attention.key_norm."),
+    (r"\.attn\.proj\.|\.attn_out_proj\.", ".attention.projection."),
     (r"\.attn\.qkv\.", ".attention.qkv."),
-    (r"\.attn\.proj\.", ".attention.projection."),
     (r"\.mlp\.fc1\.", ".mlp.expand."),
-    (r"\.mlp\.fc2\.", ".mlp.contract."),
+    (r"\.mlp\.fc2\.|\.mlp_out_proj\.", ".mlp.contract."),
 )
+"""timm's names as patterns; each name is changed by all that match, in this order."""
+
+_LAMBDAS = ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """Weights and where they came from."""
-
-    state: State
-    source: str
-    licence: str
-    notes: tuple[str, ...] = ()
+def is_ours(state: State) -> bool:
+    """Whether the names are this package's."""
+    return any(name.startswith("patch_embedding.") for name in state)
 
 
 def from_timm(state: State) -> State:
-    """timm's plain-ViT names and shapes to ours. The patch kernel (d, c, ph, pw) becomes a matrix (d, c * ph * pw)."""
-    renamed = {}
-    for original, value in state.items():
-        name = original
-        for pattern, replacement in _FROM_TIMM:
-            name = re.sub(pattern, replacement, name)
-        if original == "patch_embed.proj.weight" and value.ndim == 4:  # not our own convolutional stem
-            value = rearrange(value, "d c ph pw -> d (c ph pw)")
-        renamed[name] = value
-    return renamed
+    """timm's names and shapes to ours; a state that is ours already comes back as it is.
 
-
-def load_into(model: VisionTransformer, state: State, source: str) -> tuple[str, ...]:
-    """Copy weights of another size, channel count or head into `model`; sentences on what was adapted are returned.
-
-    Raises WeightsError naming the first tensor that is missing or cannot be made to fit.
+    What timm keeps apart in some models is joined: query, key and value; a gate and its value; the terms of differential
+    attention. What it joins in parallel blocks is split. Shared keys and values of grouped-query attention are repeated
+    for each head. The patch kernel keeps its shape (d, c, ph, pw), by which `models.fit` knows the patch size.
     """
-    notes: list[str] = []
-    own = model.state_dict()
-    state = dict(state)
-    if "position_embedding" in state:
-        state["position_embedding"] = _fit_positions(model, state["position_embedding"], source, notes)
-    first = "patch_embedding.projection.weight"
-    if first in state and isinstance(model.patch_embedding, PatchEmbedding):
-        state[first] = _fit_channels(model, state[first], notes)
-    for name in ("head.weight", "head.bias"):
-        if name not in state or state[name].shape != own[name].shape:
-            state[name] = own[name]
-            if name == "head.weight":
-                notes.append(f"The classification head starts fresh, for {model.num_classes} classes.")
-    for name, value in own.items():
-        if name not in state:
-            raise WeightsError(f"The weights of {source!r} lack {name!r}, which the model has.", _fit_hint(source))
-        if state[name].shape != value.shape:
-            raise WeightsError(
-                f"{name!r} has shape {tuple(state[name].shape)} in {source!r} and {tuple(value.shape)} in the model.",
-                _fit_hint(source),
-            )
-    surplus = sorted(set(state) - set(own))
-    if surplus:
-        raise WeightsError(f"The weights of {source!r} hold {surplus[0]!r}, which the model lacks.", _fit_hint(source))
-    model.load_state_dict(state)
-    return tuple(notes)
+    if is_ours(state):
+        return dict(state)
+    found: State = {}
+    for name, value in state.items():
+        if not _from_joined(name, value, state, found):
+            found[_rename(name)] = value
+    if "head.teacher.weight" in found and "head.weight" in found:
+        for part in ("weight", "bias"):
+            found[f"head.label.{part}"] = found.pop(f"head.{part}")
+    return found
 
 
-def read_weights(path: Path) -> State:
-    """Weights from a run folder, a .safetensors file, or a .pt/.pth file of plain tensors, with names made ours.
+def to_timm(state: State, like: State) -> State:
+    """Our weights under the names and in the shapes of `like`, the `state_dict()` of the timm model they go into.
 
-    A pickled file is read with `weights_only=True`: one that holds anything but tensors is refused without running it.
-    Raises WeightsError.
+    Positions that our model folded into its tokens become zeros there. Raises WeightsError for a part that ours lacks, or
+    has learned apart where theirs is shared.
     """
-    if path.is_dir():
-        path = path / MODEL
-    if not path.is_file():
-        raise WeightsError(
-            f"There are no weights at {str(path)!r}.", "Pass a run folder, .safetensors or .pth to --init."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise WeightsError(
-            f"{str(path)!r} cannot be read ({type(error).__name__}).", "Fetch or copy it again."
-        ) from error
-    except Exception as error:  # torch raises pickle's own errors for a refused payload
-        raise WeightsError(
-            f"{str(path)!r} holds more than plain tensors and was refused without running it.",
-            "Save it again as .safetensors.",
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise WeightsError(f"{str(path)!r} is not a dictionary of tensors.", "Save the model's state_dict().")
-    return from_timm(state)
+    found: State = {}
+    for name, wanted in like.items():
+        try:
+            value = _to_joined(name, state)
+            value = state[_rename(name)] if value is None else value
+        except KeyError as error:
+            raise WeightsError(f"timm's {name!r} has no counterpart in these weights ({error} is absent).") from error
+        if re.search(r"\.attn\.[kv]_proj\.", name) and len(value) > len(wanted):
+            value = _shared(value, wanted, like[re.sub(r"\.attn\..*", ".attn.q_norm.weight", name)].shape[0], name)
+        if name == "pos_embed" and value.shape[1] < wanted.shape[1]:
+            missing = wanted.shape[1] - value.shape[1]
+            value = torch.cat([value.new_zeros(1, missing, value.shape[2]), value], dim=1)
+        found[name] = value.reshape(wanted.shape)
+    return found
 
 
-def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = None) -> Fetched:
-    """A published timm checkpoint, from the local cache or the Hugging Face hub.
-
-    say: called with one sentence before anything is downloaded, giving size, source and licence.
-    Raises WeightsError when the name is unknown, or when it is not cached and the network is away or forbidden.
-    """
-    import timm
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-
-    if not timm.is_model(name.split(".")[0]):
-        raise WeightsError(f"timm has no model {name!r}.", "`vitreous models` lists names.")
-    full = name if "." in name else _default_tag(name)
-    repository, file = f"timm/{full}", "model.safetensors"
-    cached = try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Fetched(read_weights(Path(cached)), f"timm:{full} (cached)", "see the model card")
-    if offline:
-        raise WeightsError(
-            f"The weights {full!r} are not in the local cache, and --offline forbids fetching them.",
-            "Download model.safetensors elsewhere and pass it with --init FILE.",
-        )
-    try:
-        facts = HfApi().model_info(repository, files_metadata=True, timeout=5)
-        size = next((entry.size or 0 for entry in facts.siblings or [] if entry.rfilename == file), 0)
-        licence = str(getattr(facts.card_data, "license", None) or "not stated")
-        if say is not None:
-            say(f"Fetching {size / 1e6:.0f} MB of weights from huggingface.co/{repository}, licence {licence}.")
-        path = hf_hub_download(repository, file)
-    except Exception as error:  # the hub client raises many kinds for one meaning
-        raise WeightsError(
-            f"The weights {full!r} could not be fetched ({type(error).__name__}).",
-            "Check the network, pass a file with --init FILE, or train from scratch with --init scratch.",
-        ) from error
-    return Fetched(read_weights(Path(path)), f"timm:{full}", licence)
+def _rename(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
-def hub_is_reachable(seconds: float = 3.0) -> bool:
-    """Whether a connection to the hub opens within the given time. Sends nothing."""
-    import socket
-
-    try:
-        with socket.create_connection(("huggingface.co", 443), timeout=seconds):
-            return True
-    except OSError:
-        return False
+def _block_of(name: str) -> tuple[str, str]:
+    """ "blocks.3.attn.q_bias" -> ("blocks.3", "attn.q_bias"); ("", name) outside of blocks."""
+    match = re.match(r"(blocks\.\d+)\.(.*)", name)
+    return (match[1], match[2]) if match else ("", name)
 
 
-def _default_tag(name: str) -> str:
-    import timm
-
-    tags = timm.list_pretrained(f"{name}.*")
-    if not tags:
-        raise WeightsError(f"timm publishes no weights for {name!r}.", "Train from scratch with --init scratch.")
-    config = timm.get_pretrained_cfg(name)
-    tag = getattr(config, "tag", "") if config else ""
-    return f"{name}.{tag}" if tag else tags[0]
-
-
-def _fit_positions(model: VisionTransformer, positions: Tensor, source: str, notes: list[str]) -> Tensor:
-    prefix = int(model.class_token is not None)
-    wanted = model.position_embedding.shape
-    if positions.shape == wanted or positions.ndim != 3:
-        return positions
-    count = positions.shape[1] - prefix
-    side = round(count**0.5)
-    if side * side != count or positions.shape[2] != wanted[2]:
-        raise WeightsError(
-            f"The position embedding of {source!r} has shape {tuple(positions.shape)}, not a square grid of the model's width.",
-            _fit_hint(source),
-        )
-    grid = resample_grid(positions[:, prefix:], (side, side), model.grid_size)
-    notes.append(f"Positions resampled from a {side} x {side} grid to {model.grid_size[0]} x {model.grid_size[1]}.")
-    return torch.cat([positions[:, :prefix], grid], dim=1)
-
-
-def _fit_channels(model: VisionTransformer, weight: Tensor, notes: list[str]) -> Tensor:
-    ph, pw = model.patch_size
-    channels = weight.shape[1] // (ph * pw)
-    # Any other count is a patch of another size: 3 x 32 x 32 numbers are not twelve channels of 16 x 16.
-    if channels == model.in_chans or channels not in (1, 3) or weight.shape[1] % (ph * pw):
-        return weight
-    kernel = rearrange(weight, "d (c ph pw) -> d c ph pw", ph=ph, pw=pw)
-    notes.append(f"The first layer was adapted from {channels} to {model.in_chans} channels.")
-    if model.in_chans == 1:
-        kernel = kernel.sum(dim=1, keepdim=True)
+def _from_joined(name: str, value: Tensor, state: State, found: State) -> bool:
+    """Put into `found` what a tensor stands for that has no single counterpart; False when it has one."""
+    block, part = _block_of(name)
+    module, _, leaf = part.rpartition(".")
+    attention = f"{block}.attention"
+    if part in ("attn.v_bias", "attn.k_bias"):
+        return True  # written with attn.q_bias
+    if part == "attn.q_bias":
+        found[f"{attention}.qkv.bias"] = torch.cat([value, torch.zeros_like(value), state[f"{block}.attn.v_bias"]])
+    elif module in ("attn.k_proj", "attn.v_proj"):
+        return True  # written with attn.q_proj
+    elif module == "attn.q_proj":
+        found[f"{attention}.qkv.{leaf}"] = _join_qkv(f"{block}.attn", leaf, state)
+    elif module == "mlp.fc1_x":
+        return True  # written with mlp.fc1_g
+    elif module == "mlp.fc1_g":
+        found[f"{block}.mlp.expand.{leaf}"] = torch.cat([value, state[f"{block}.mlp.fc1_x.{leaf}"]])
+    elif module == "in_proj":
+        hidden = value.shape[0] - 3 * state[f"{block}.in_norm.weight"].shape[0]
+        found[f"{block}.mlp.expand.{leaf}"], found[f"{attention}.qkv.{leaf}"] = value[:hidden], value[hidden:]
+    elif part == "mlp_bias":
+        found[f"{block}.mlp.expand.bias"] = value
+    elif part == "out_proj.weight":
+        width = value.shape[0]
+        found[f"{attention}.projection.weight"] = value[:, :width]
+        found[f"{block}.mlp.contract.weight"] = value[:, width:]
+    elif part == "out_proj.bias":  # one bias for the sum of both
+        found[f"{block}.mlp.contract.bias"] = value
+        found[f"{attention}.projection.bias"] = torch.zeros_like(value)
+    elif leaf in _LAMBDAS:
+        if leaf == _LAMBDAS[0]:
+            prefix = f"{block}.{module}." if module else f"{block}."
+            found[f"{attention}.lambdas"] = torch.stack([state[prefix + each] for each in _LAMBDAS])
     else:
-        kernel = kernel.mean(dim=1, keepdim=True).repeat(1, model.in_chans, 1, 1) * channels / model.in_chans
-    return rearrange(kernel, "d c ph pw -> d (c ph pw)")
+        return False
+    return True
 
 
-def _fit_hint(source: str) -> str:
-    return f"Choose the --model that {source!r} was made with, or --init scratch."
+def _join_qkv(prefix: str, leaf: str, state: State) -> Tensor:
+    """Separate projections, of which the key's may lack its bias and the key's and value's may be shared by heads."""
+    query = state[f"{prefix}.q_proj.{leaf}"]
+    value = state[f"{prefix}.v_proj.{leaf}"]
+    key = state.get(f"{prefix}.k_proj.{leaf}", torch.zeros_like(value))
+    groups = query.shape[0] // key.shape[0]
+    if groups > 1:
+        head_dim = state[f"{prefix}.q_norm.weight"].shape[0]
+        key, value = (
+            repeat(part, "(heads e) ... -> (heads groups e) ...", groups=groups, e=head_dim) for part in (key, value)
+        )
+    return torch.cat([query, key, value])
+
+
+def _shared(value: Tensor, wanted: Tensor, head_dim: int, name: str) -> Tensor:
+    """What heads of grouped-query attention share, taken once."""
+    groups = rearrange(
+        value, "(heads groups e) ... -> heads groups e ...", groups=len(value) // len(wanted), e=head_dim
+    )
+    if not (groups == groups[:, :1]).all():
+        raise WeightsError(f"The heads that share {name!r} in timm's model have learned to differ in this one.")
+    return groups[:, 0].flatten(0, 1)
+
+
+def _to_joined(name: str, state: State) -> Tensor | None:
+    """The inverse of `_from_joined` for one of timm's names; None where `_rename` is all it takes."""
+    block, part = _block_of(name)
+    module, _, leaf = part.rpartition(".")
+    attention = f"{block}.attention"
+    if part in ("attn.q_bias", "attn.v_bias"):
+        return state[f"{attention}.qkv.bias"].chunk(3)["q v".index(leaf[0])]
+    if module in ("attn.q_proj", "attn.k_proj", "attn.v_proj"):
+        return state[f"{attention}.qkv.{leaf}"].chunk(3)["qkv".index(module[5])]
+    if module in ("mlp.fc1_g", "mlp.fc1_x"):
+        return state[f"{block}.mlp.expand.{leaf}"].chunk(2)["gx".index(module[-1])]
+    if module == "in_proj":
+        return torch.cat([state[f"{block}.mlp.expand.{leaf}"], state[f"{attention}.qkv.{leaf}"]])
+    if part == "mlp_bias":
+        return state[f"{block}.mlp.expand.bias"]
+    if part == "out_proj.weight":
+        return torch.cat([state[f"{attention}.projection.weight"], state[f"{block}.mlp.contract.weight"]], dim=1)
+    if part == "out_proj.bias":
+        return state[f"{attention}.projection.bias"] + state[f"{block}.mlp.contract.bias"]
+    if leaf in _LAMBDAS:
+        return state[f"{attention}.lambdas"][_LAMBDAS.index(leaf)]
+    if not block and module == "head" and f"head.label.{leaf}" in state:
+        return state[f"head.label.{leaf}"]
+    return None

@@ -95,6 +95,15 @@ def resize_for(preset: Preset) -> Resize:
     return "crop" if preset == "natural" else "squash"
 
 
+VIT_PREFIXES = ("vit", "deit", "eva", "beit3", "aimv2", "flexivit", "test_vit")
+"""How the names of plain Vision Transformers begin; a test holds them against timm's."""
+
+
+def is_vit(model: str) -> bool:
+    """Whether a model's name is that of a Vision Transformer. Decided by its beginning: recipes know no models."""
+    return model.startswith(VIT_PREFIXES)
+
+
 def ema_decay(steps: int) -> float:
     """Averaging over about the last fiftieth of training, whatever its length."""
     return min(0.9998, max(0.9, 1 - 50 / max(steps, 1)))
@@ -102,7 +111,7 @@ def ema_decay(steps: int) -> float:
 
 def _named_size(model: str) -> int | None:
     tail = model.rsplit("_", 1)[-1]
-    return int(tail) if model.startswith("vit_") and tail.isdigit() else None
+    return int(tail) if is_vit(model) and tail.isdigit() else None
 
 
 def _image_size(facts: DataFacts) -> int:
@@ -144,7 +153,8 @@ def _batch_size(facts: DataFacts) -> int:
 
 
 def _optim(model: str, batch_size: int) -> OptimConfig:
-    base = 5e-4 if model.startswith("vit_") and model not in ("vit_micro", "vit_compact") else 2e-3
+    small = model.endswith(("_micro", "_compact"))
+    base = 5e-4 if is_vit(model) and not small else 2e-3
     return OptimConfig(
         lr=round(base * math.sqrt(batch_size / 64), 7),
         weight_decay=0.05,
@@ -161,7 +171,7 @@ def _optim(model: str, batch_size: int) -> OptimConfig:
 
 def _net(model: str) -> NetConfig:
     """Only what training decides; the shape comes with the model's name."""
-    vit = model.startswith("vit_")
+    vit = is_vit(model)
     return NetConfig(drop_path=0.05 if vit else 0.0, dropout=0.0, checkpointing=False if vit else None)
 
 

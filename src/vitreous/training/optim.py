@@ -9,7 +9,15 @@ from torch import nn
 
 from vitreous.config.train import OptimConfig
 
-UNDECAYED_NAMES = ("class_token", "registers", "position_embedding")
+UNDECAYED_NAMES = (
+    "class_token",
+    "distillation_token",
+    "registers",
+    "position_embedding",
+    "frequencies",
+    "lambdas",
+    "probe",
+)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -18,9 +18,8 @@ from vitreous.engines.eager import EagerEngine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import StoppedError, UsageError
 from vitreous.evaluation.paired import PairResult, compare_all
-from vitreous.models.build import check_known
+from vitreous.models.build import check_known, is_vit
 from vitreous.models.load import load_model
-from vitreous.models.presets import parse_vit
 from vitreous.runs.atomic import write_json
 from vitreous.runs.create import Claim, claim, default_place
 from vitreous.runs.folder import PREDICTIONS, RunFolder
@@ -100,7 +99,7 @@ def _place(config: TrainConfig, name: str) -> Claim:
 def _for_model(config: TrainConfig, name: str, out: Path) -> TrainConfig:
     """The shared settings for one model; what shapes a Vision Transformer is not for convolutional models."""
     net = config.net
-    if parse_vit(name) is None:
+    if not is_vit(name):
         net = NetConfig(drop_path=net.drop_path, dropout=net.dropout)
     return replace(config, model=name, out=out, net=net)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import NetConfig, TrainConfig
 from vitreous.errors import UsageError, WeightsError
-from vitreous.models.build import Architecture, architecture, build, check_takes
-from vitreous.models.presets import parse_vit
+from vitreous.models.build import Architecture, architecture, build, check_takes, fitting_image_size, resized
+from vitreous.models.fetch import Fetched, fetch_timm, hub_is_reachable, open_weights, published
+from vitreous.models.fit import load_into
+from vitreous.models.presets import full_name, parse_vit
 from vitreous.models.vit import VisionTransformer
-from vitreous.models.weights import Fetched, fetch_timm, hub_is_reachable, load_into, read_weights
 from vitreous.runs.folder import RUN_JSON, read_facts
 from vitreous.workflows.reporter import Reporter
 
@@ -27,7 +29,10 @@ PRETRAINED = {
     "vit_small": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     "vit_base": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
 }
-"""What `--init auto` starts from when the hub can be reached (Steiner et al. 2022, arXiv:2106.10270; Apache-2.0)."""
+"""What `--init auto` starts a family from (Steiner et al. 2022, arXiv:2106.10270; Apache-2.0)."""
+
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
+"""Licences of weights that `--init auto` may choose; any other must be named."""
 
 SMALLEST_FOR_PRETRAINED = 64
 """Pixels of the short side below which published 224-px weights have nothing to say."""
@@ -52,51 +57,112 @@ def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> Tr
         if config.model == "auto" and facts_file.is_file():
             return replace(config, model=read_facts(facts_file)["architecture"]["name"])
         return config
-    family = "vit_tiny" if facts.device == "cpu" else "vit_small"
-    if config.model != "auto":
-        parsed = parse_vit(config.model)
-        family = f"vit_{parsed.size}" if parsed and parsed.patch_size in (None, 16) else ""
-    if family not in PRETRAINED or facts.short_side < SMALLEST_FOR_PRETRAINED or config.net != NetConfig():
+    name = _published_for(config.model, "vit_tiny" if facts.device == "cpu" else "vit_small")
+    if name is None or facts.short_side < SMALLEST_FOR_PRETRAINED or config.net != NetConfig():
         return replace(config, init="scratch")
-    if config.offline or not hub_is_reachable():
-        why = "--offline forbids the network" if config.offline else "the Hugging Face hub cannot be reached"
-        reporter.say(f"init scratch: {why}, so no pretrained weights (pass a file with --init FILE)")
+    try:
+        obtain(name, offline=config.offline, say=reporter.say)
+    except WeightsError as error:
+        reporter.say(f"init scratch: {error.message} So no pretrained weights (pass a file with --init FILE).")
         return replace(config, init="scratch")
-    name = PRETRAINED[family]
     reporter.say(f"init timm:{name}: published weights, fine-tuned (train from nothing with --init scratch)")
     model = config.model if config.model != "auto" else name.split(".")[0]
     return replace(config, init=f"timm:{name}", model=model)
 
 
+def settle_size(config: TrainConfig) -> TrainConfig:
+    """The image size of a named model that is not one for every size, where none was asked for."""
+    if config.image_size is not None or config.model == "auto":
+        return config
+    return replace(config, image_size=fitting_image_size(config.model))
+
+
+def obtain(name: str, *, offline: bool, say: Callable[[str], None]) -> Fetched:
+    """Published weights for `init="auto"`: from the cache, or from the hub where it answers within seconds.
+
+    Raises WeightsError, whose message says why there are none, in time for the caller to do without.
+    """
+    if published(name).cached is None:
+        if offline:
+            raise WeightsError("the weights are not cached and --offline forbids the network.")
+        if not hub_is_reachable():
+            raise WeightsError("the Hugging Face hub cannot be reached.")
+    return fetch_timm(name, offline=offline, say=say)
+
+
+def _published_for(model: str, otherwise: str) -> str | None:
+    """The checkpoint that `auto` would start a model from: our choice for a family, else timm's default for a full name."""
+    if model == "auto":
+        return PRETRAINED[otherwise]
+    parsed = parse_vit(model)
+    if parsed is not None and parsed.family in PRETRAINED:
+        return PRETRAINED[parsed.family] if parsed.patch_size in (None, 16) else None
+    if parsed is not None and not parsed.preset.published:
+        return None
+    try:
+        found = published(full_name(parsed.family) if parsed and parsed.patch_size is None else model)
+    except WeightsError:
+        return None
+    return found.name if found.licence in PERMISSIVE else None
+
+
 def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> Start:
     """Build the model a resolved configuration names, seeded, and load its initial weights.
 
-    Raises UsageError for numbers that do not fit, WeightsError for a named source that cannot be had.
+    A run folder given as `init` also gives its architecture, at the size of the new images. Raises UsageError for numbers
+    that do not fit, WeightsError for a named source that cannot be had.
     """
     net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
-    found = architecture(
-        config.model, num_classes=len(spec.classes), image_size=spec.height, in_chans=spec.channels, **net
-    )
+    sizes = {"num_classes": len(spec.classes), "image_size": spec.height, "in_chans": spec.channels}
+    found = _stored_architecture(config)
+    found = architecture(config.model, **sizes, **net) if found is None else resized(found, **sizes, **net)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = build(found)
     check_takes(model, found.name, spec.shape)
     if config.init == "scratch":
         return Start(model, found, {"init": "scratch", "source": None, "licence": None, "notes": []})
-    fetched = _fetch(config.init, config.offline, reporter.say)
-    if not isinstance(model, VisionTransformer):
-        raise UsageError(
-            f"--init {config.init} holds Vision Transformer weights; {config.model!r} is a convolutional model.",
-            "Use --init scratch, or a --model whose name begins with vit_.",
-        )
-    notes = load_into(model, fetched.state, fetched.source)
-    for note in notes:
-        reporter.say(note)
+    fetched, notes = start_from(model, found.name, config.init, offline=config.offline, say=reporter.say)
     return Start(
         model,
         found,
         {"init": config.init, "source": fetched.source, "licence": fetched.licence, "notes": list(notes)},
     )
+
+
+def _stored_architecture(config: TrainConfig) -> Architecture | None:
+    """The architecture of the run folder that training starts from, where that is the model asked for."""
+    facts_file = Path(config.init) / RUN_JSON
+    if not facts_file.is_file():
+        return None
+    stored = read_facts(facts_file)["architecture"]
+    return Architecture(**stored) if stored["family"] == "vit" and stored["name"] == config.model else None
+
+
+def start_from(
+    model: nn.Module, name: str, init: str, *, offline: bool, say: Callable[[str], None]
+) -> tuple[Fetched, tuple[str, ...]]:
+    """Load named weights into a model, adapted where sizes differ, saying each adaptation.
+
+    Raises UsageError for a convolutional model, WeightsError for weights that cannot be had or do not fit.
+    """
+    fetched = _fetch(init, offline, say)
+    if not isinstance(model, VisionTransformer):
+        raise UsageError(
+            f"--init {init} holds Vision Transformer weights; {name!r} is a convolutional model.",
+            "Use --init scratch, or a --model whose name begins with vit_.",
+        )
+    notes = load_into(
+        model,
+        fetched.state,
+        fetched.source,
+        convention=fetched.convention,
+        kernel=fetched.kernel,
+        grid=fetched.grid,
+    )
+    for note in notes:
+        say(note)
+    return fetched, notes
 
 
 def create(
@@ -106,20 +172,26 @@ def create(
     from_dict(NetConfig, net)  # refuses unknown keywords by name, also those that a convolutional model ignores
     model = build(architecture(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net))
     if init == "auto":
-        parsed = parse_vit(name)
-        published = PRETRAINED.get(f"vit_{parsed.size}") if parsed and parsed.patch_size in (None, 16) else None
-        init = f"timm:{published}" if published and not offline and hub_is_reachable() else "scratch"
-    if init != "scratch":
-        if not isinstance(model, VisionTransformer):
-            raise UsageError(
-                f"init={init!r} needs a Vision Transformer; {name!r} is convolutional.", "Use init='scratch'."
-            )
-        fetched = _fetch(init, offline, None)
-        load_into(model, fetched.state, fetched.source)
+        tag = _published_for(name, "")
+        try:
+            if tag is not None:
+                obtain(tag, offline=offline, say=_say)
+                init = f"timm:{tag}"
+            else:
+                _say(f"init scratch: there are no published weights to choose for {name!r}.")
+        except WeightsError as error:
+            _say(f"init scratch: {error.message}")
+    if init not in ("scratch", "auto"):
+        start_from(model, name, init, offline=offline, say=_say)
     return model
 
 
-def _fetch(init: str, offline: bool, say: Callable[[str], None] | None) -> Fetched:
+def _say(text: str) -> None:
+    """For callers without a reporter: what is fetched and adapted is never silent."""
+    print(text, file=sys.stderr)
+
+
+def _fetch(init: str, offline: bool, say: Callable[[str], None]) -> Fetched:
     if init.startswith("timm:"):
         return fetch_timm(init.removeprefix("timm:"), offline=offline, say=say)
     path = Path(init)
@@ -128,4 +200,4 @@ def _fetch(init: str, offline: bool, say: Callable[[str], None] | None) -> Fetch
             f"--init {init!r} is neither a file, a run folder, nor timm:NAME.",
             "Use auto, scratch, a path, or for example timm:vit_tiny_patch16_224.",
         )
-    return Fetched(read_weights(path), str(path), "as the file's owner says")
+    return open_weights(path)

@@ -115,11 +115,15 @@ def facts_of(material: Material, config: TrainConfig) -> DataFacts:
     )
 
 
-def first_spec(resolved: Resolved, facts: DataFacts, pretrained: bool) -> InputSpec:
+def first_spec(
+    resolved: Resolved, facts: DataFacts, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
+) -> InputSpec:
     """Size, channels and depth of what the model sees; mean and deviation are measured on the training part later.
 
-    Pretrained models take the three channels, bicubic filter and statistics they were made with.
+    statistics: mean and deviation that published weights were made with; such models take three channels and the bicubic
+    filter too. None for all others.
     """
+    pretrained = statistics is not None
     size = resolved.config.image_size
     assert size is not None
     grey = facts.grey_share >= 0.99 and not pretrained
@@ -131,8 +135,8 @@ def first_spec(resolved: Resolved, facts: DataFacts, pretrained: bool) -> InputS
         resize=resolved.resize,
         interpolation="bicubic" if pretrained else "bilinear",
         bit_depth=16 if grey and facts.deep_share >= 0.5 else 8,
-        mean=(0.5,) * channels,
-        std=(0.5,) * channels,
+        mean=statistics[0] if statistics else (0.5,) * channels,
+        std=statistics[1] if statistics else (0.5,) * channels,
         classes=facts.classes,
     )
 

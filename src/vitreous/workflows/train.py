@@ -19,9 +19,9 @@ from vitreous.config.train import TrainConfig
 from vitreous.data import Split
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
-from vitreous.models.build import architecture, check_known
+from vitreous.models.build import architecture, check_known, is_vit
 from vitreous.models.cost import count_macs, count_parameters
-from vitreous.models.presets import parse_vit
+from vitreous.models.fetch import published
 from vitreous.recipes import resolve
 from vitreous.runs.atomic import write_json, write_text
 from vitreous.runs.create import Claim, claim
@@ -42,7 +42,7 @@ from vitreous.training.precision import choose_precision
 from vitreous.training.signals import stop_on_signal
 from vitreous.workflows.environment import default_device, require, versions
 from vitreous.workflows.finish import finish
-from vitreous.workflows.initial import prepare_model, settle_init
+from vitreous.workflows.initial import prepare_model, settle_init, settle_size
 from vitreous.workflows.prepare import Material, facts_of, first_spec, gather, storage_spec
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
@@ -66,7 +66,7 @@ def train(
     require("Training", "train")
     config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
     check_known(config.model)
-    if config.image_size is not None and parse_vit(config.model) is not None:
+    if config.image_size is not None and config.model != "auto" and is_vit(config.model):
         # What does not fit is said before any image is read.
         net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
         architecture(config.model, num_classes=2, image_size=config.image_size, **net)
@@ -110,19 +110,20 @@ def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, beg
 
 def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setup:
     facts = facts_of(material, config)
-    config = settle_init(config, facts, reporter)
+    config = settle_size(settle_init(config, facts, reporter))
     resolved = resolve(config, facts)
     for reason in resolved.reasons:
         reporter.say(reason)
-    pretrained = resolved.config.init.startswith("timm:")
-    spec = first_spec(resolved, facts, pretrained)
+    init = resolved.config.init
+    pretrained = published(init.removeprefix("timm:")) if init.startswith("timm:") else None
+    spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std))
     start = prepare_model(resolved.config, spec, reporter)
 
     crop_area = resolved.config.augment.crop_area
     assert crop_area is not None
     threads = config.threads or available_cores()
     store = material.store("train", storage_spec(spec, crop_area), threads, reporter)
-    if not pretrained:
+    if pretrained is None:
         mean, std = store.mean_std()
         spec = replace(spec, mean=mean, std=std)
         store = store.with_spec(replace(store.spec, mean=mean, std=std))

@@ -4,42 +4,59 @@ from __future__ import annotations
 
 from typing import Any
 
+import timm
 import torch
 
 from vitreous.errors import unknown_name
-from vitreous.models.build import architecture, build
+from vitreous.models.build import architecture, build, default_image_size, timm_models
 from vitreous.models.cost import count_macs, count_parameters
-from vitreous.models.presets import VIT_SIZES, known_models, parse_vit
-from vitreous.workflows.initial import PRETRAINED
-
-COMPACT_IMAGE = 64
-"""Pixels that the sizes made for small images are counted at."""
+from vitreous.models.fetch import Published, published
+from vitreous.models.presets import full_name, known_models, parse_vit
 
 
-def list_models(contains: str = "") -> list[dict[str, Any]]:
-    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels), pretrained, licence, source.
+def list_models(contains: str = "", *, everything: bool = False) -> list[dict[str, Any]]:
+    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels), pretrained (timm's default tag), licence (its), tags,
+    source.
 
-    Raises UsageError when no name contains the text.
+    everything: also the other models of timm that can be built here, several hundred. Raises UsageError when no name
+    contains the text.
     """
-    names = [name for name in known_models() if contains in name]
-    if not names:
-        raise unknown_name("model", contains, known_models())
-    return [_entry(name) for name in names]
+    names = known_models()
+    if everything:
+        names = list(dict.fromkeys([*names, *timm_models()]))
+    chosen = [name for name in names if contains in name]
+    if not chosen and not everything:
+        chosen = [name for name in timm_models() if contains in name]
+    if not chosen:
+        raise unknown_name("model", contains, [*names, *timm_models()])
+    return [_entry(name) for name in chosen]
 
 
 def _entry(name: str) -> dict[str, Any]:
-    parsed = parse_vit(name)
-    small = name.endswith(("_micro", "_compact"))
-    size = (parsed.image_size if parsed else None) or (COMPACT_IMAGE if small else 224)
+    found = architecture(name, num_classes=1000)
     with torch.device("meta"):
-        model = build(architecture(name, num_classes=1000, image_size=size))
-    published = PRETRAINED.get(f"vit_{parsed.size}") if parsed and parsed.patch_size in (None, 16) else None
+        model = build(found)
+    size = found.arguments["image_size"][0] if found.family == "vit" else default_image_size(name)
+    tags, parsed = _tags(name), parse_vit(name)
     return {
         "name": name,
         "image_size": size,
         "parameters": count_parameters(model),
         "macs": count_macs(model, (3, size, size)),
-        "pretrained": f"timm:{published}" if published else None,
-        "licence": "Apache-2.0" if published else None,
-        "source": VIT_SIZES[parsed.size].source if parsed else "timm",
+        "pretrained": f"timm:{tags[0].name}" if tags else None,
+        "licence": tags[0].licence if tags else None,
+        "tags": [f"timm:{tag.name}" for tag in tags],
+        "source": parsed.preset.source if parsed else "timm",
     }
+
+
+def _tags(name: str) -> list[Published]:
+    """The checkpoints that timm publishes for exactly this name, or for a family at its published size; its default first."""
+    parsed = parse_vit(name)
+    if parsed and parsed.patch_size is None:
+        if not parsed.preset.published:
+            return []
+        name = full_name(name)
+    tags = [published(full) for full in timm.list_pretrained(f"{name}.*")]
+    default = published(name).name if tags else ""
+    return sorted(tags, key=lambda tag: tag.name != default)
