@@ -18,7 +18,7 @@ test: $(VENV)/.dev
 check: $(VENV)/.dev
 	scripts/check
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	scripts/bench
 
 docs: $(VENV)/.docs
@@ -41,6 +41,10 @@ $(VENV)/.install: $(INPUTS) | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.install
 	$(PIP) --editable '.[train,serve,export,dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) --editable '.[train,serve,export,dev,bench]'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.install

@@ -5,6 +5,7 @@ size by benchmarks/parity.py.
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 from typing import Any
 
@@ -13,11 +14,11 @@ import timm
 import torch
 from timm_cases import TOLERANCE, case, left_out, plain_vits
 
+from vitreous.models import VisionTransformer
 from vitreous.models.build import architecture
 from vitreous.models.presets import PRESETS, full_name, known_models, parse_vit
 from vitreous.models.timm_models import timm_arguments
 from vitreous.recipes.auto import is_vit
-
 
 WIDE = re.compile(r"aimv2_[13]b|enormous|_7b_|giga|giant")
 
@@ -50,15 +51,13 @@ def test_a_preset_is_what_timm_builds_under_its_full_name(family: str) -> None:
 
 def shape_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """Names and shapes of every tensor, and the options that no tensor shows; initial values do not count."""
-    from vitreous.models import VisionTransformer
-
     with torch.device("meta"):
         model = VisionTransformer(**arguments)
     shown = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     silent = ("norm", "norm_eps", "activation", "pooling", "pool_prefix", "qkv_bias", "output_norm", "block")
-    rope = {key: value for key, value in arguments.items() if key.startswith("rope") and value not in (None, "none")}
-    defaults: dict[str, Any] = {"norm": "layer", "norm_eps": 1e-6, "pooling": "cls", "output_norm": "tokens"}
-    return shown | {key: arguments.get(key, defaults.get(key)) or None for key in silent} | {"rope": rope}
+    options = inspect.signature(VisionTransformer.__init__).parameters
+    silent = (*silent, *(name for name in options if name.startswith("rope") and arguments.get("rope", "none") != "none"))
+    return shown | {name: arguments.get(name, options[name].default) for name in silent}
 
 
 def test_recipes_know_a_vit_by_how_its_name_begins() -> None:

@@ -5,6 +5,7 @@ Nothing that is pickled is ever run, and the network is asked for nothing but we
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from vitreous.errors import WeightsError, unknown_name
+from vitreous.models.foreign import convert, recognise
+from vitreous.models.foreign.google import npz_arguments, read_npz
+from vitreous.models.foreign.huggingface_config import huggingface_arguments, huggingface_convention
+from vitreous.models.foreign.original import unwrap
 from vitreous.models.resample import Convention
 from vitreous.models.timm_models import plain_vits
 from vitreous.models.weights import State, from_timm
@@ -52,39 +56,70 @@ class Fetched:
 
 
 def open_weights(path: Path) -> Fetched:
-    """Weights of a run folder or file, with what the folder says of the model they were made for. Raises WeightsError."""
-    arguments = None
-    if (path / RUN_JSON).is_file():
-        try:
-            facts = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{str(path / RUN_JSON)!r} cannot be read.", "Restore it from a copy.") from error
-        found = facts.get("architecture", {})
-        arguments = found.get("arguments") if found.get("family") == "vit" else None
-    return Fetched(read_weights(path), str(path), "as the file's owner says", arguments=arguments)
+    """Weights of a run folder, a Hugging Face folder or a file, with what the source says of the model they were made for.
+
+    path: a folder of either kind, or a .safetensors, .pth, .pt, .bin or .npz file in the layout of this package, timm,
+    transformers, torchvision, Google's code, or the authors of DINO, DINOv2, DINOv3 or MAE. Raises WeightsError.
+    """
+    licence = "as the file's owner says"
+    if path.suffix == ".npz":
+        arrays = read_npz(path)
+        return Fetched(convert(arrays), str(path), licence, "big_vision", npz_arguments(arrays))
+    run, config = _facts(path, RUN_JSON), _facts(path, "config.json")
+    if run.get("architecture", {}).get("family") == "vit":
+        return Fetched(read_weights(path), str(path), licence, arguments=run["architecture"].get("arguments"))
+    if "model_type" in config:
+        state = convert(_read_tensors(_file_of(path)), config)
+        arguments = huggingface_arguments(config)
+        return Fetched(state, str(path), licence, huggingface_convention(config), arguments)
+    state = _read_tensors(_file_of(path))
+    # The authors' DINOv2 resamples positions in a way of its own; those with registers do it as timm does.
+    dinov2 = recognise(state) == "original" and any(name.endswith("ls1.gamma") for name in state)
+    registers = any(name.endswith("register_tokens") for name in state)
+    return Fetched(convert(state), str(path), licence, "dinov2" if dinov2 and not registers else "timm")
 
 
 def read_weights(path: Path) -> State:
-    """Weights from a run folder, a .safetensors file, or a .pt/.pth file of plain tensors, with names made ours.
+    """Weights from a folder or file, with names made ours; see `open_weights`.
 
     A pickled file is read with `weights_only=True`: one that holds anything but tensors is refused without running it.
     Raises WeightsError.
     """
+    if path.suffix == ".npz":
+        return convert(read_npz(path))
+    config = _facts(path, "config.json")
+    return convert(_read_tensors(_file_of(path)), config if "model_type" in config else None)
+
+
+def _file_of(path: Path) -> Path:
     if path.is_dir():
         path = path / MODEL
     if not path.is_file():
         raise WeightsError(
-            f"There are no weights at {str(path)!r}.", "Pass a run folder, .safetensors or .pth to --init."
+            f"There are no weights at {str(path)!r}.", "Pass a run folder, .safetensors, .pth or .npz to --init."
         )
-    return from_timm(_read_tensors(path))
+    return path
+
+
+def _facts(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object in a folder, empty where there is none."""
+    if not (path / name).is_file():
+        return {}
+    try:
+        found = json.loads((path / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{str(path / name)!r} cannot be read.", "Restore it from a copy.") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _read_tensors(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            loaded: object = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # The training scripts of DINO and DeiT kept their arguments beside the weights: a bare record of settings.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError) as error:
         raise WeightsError(
             f"{str(path)!r} cannot be read ({type(error).__name__}).", "Fetch or copy it again."
@@ -94,14 +129,12 @@ def _read_tensors(path: Path) -> State:
             f"{str(path)!r} holds more than plain tensors and was refused without running it.",
             "Save it again as .safetensors.",
         ) from error
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise WeightsError(f"{str(path)!r} is not a dictionary of tensors.", "Save the model's state_dict().")
-    return state
+    try:
+        return unwrap(loaded)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{str(path)!r} is not a dictionary of tensors.", "Save the model's state_dict()."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -165,7 +198,7 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
 
     found = published(name)
     if found.cached is not None:
-        return Fetched(read_weights(found.cached), f"timm:{found.name} (cached)", found.licence)
+        return Fetched(from_timm(_read_tensors(found.cached)), f"timm:{found.name} (cached)", found.licence)
     address = f"huggingface.co/{found.repository}"
     if offline:
         raise WeightsError(
@@ -184,7 +217,7 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
             f"The weights {found.name!r} could not be fetched ({type(error).__name__}).",
             f"Check the network, pass {found.file} of {address} with --init FILE, or train from scratch with --init scratch.",
         ) from error
-    return Fetched(read_weights(Path(path)), f"timm:{found.name}", licence)
+    return Fetched(from_timm(_read_tensors(Path(path))), f"timm:{found.name}", licence)
 
 
 def hub_is_reachable(seconds: float = 3.0) -> bool:

@@ -10,7 +10,7 @@ import math
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitreous.errors import WeightsError
 from vitreous.models.patch import PatchEmbedding
@@ -44,6 +44,8 @@ def load_into(
         _fit_positions(model, state, source, convention, grid, notes)
     if PATCHES in state and isinstance(model.patch_embedding, PatchEmbedding):
         state[PATCHES] = _fit_patches(model, state[PATCHES], source, kernel, notes)
+    elif POSITIONS in own and not isinstance(model.position_embedding, nn.Parameter):
+        state[POSITIONS] = own[POSITIONS]  # sines and cosines, which nobody needs to store
     _fit_head(model, state, own, notes)
     for name, value in own.items():
         if name not in state:

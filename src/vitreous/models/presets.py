@@ -91,7 +91,8 @@ _OURS = "the block of ViT-5, arXiv:2602.08071, with mean pooling and four regist
 
 def _rows() -> Iterator[tuple[str, Preset]]:
     for size in ("tiny", "small", "base", "large", "huge", "giant"):
-        yield f"vit_{size}", Preset(SIZES[size], _VIT, published=True)
+        patch = 14 if size in ("huge", "giant") else None
+        yield f"vit_{size}", Preset(SIZES[size], _VIT, patch, published=True)
     # For small images and small sets: convolutional stem and mean pooling, as the compact transformers that do best
     # there (Hassani et al. 2021, arXiv:2104.05704), heads of width 32.
     compact = {"stem": "conv", "pooling": "mean"}

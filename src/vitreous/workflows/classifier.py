@@ -131,6 +131,9 @@ def create_model(
 ) -> nn.Module:
     """A module by name: ours for Vision Transformers, timm's for convolutional models.
 
+    name: of a family (vit_small, vit_small_dinov3), one of timm's, or the path of a run folder, of a Hugging Face folder or
+    of a Google .npz file, whose model and weights are then taken, adapted to the sizes asked for.
+
     init: scratch, auto (published weights where they can be had, else scratch), timm:NAME, a file or a run folder.
     image_size: pixels; 0 takes the one in the name, or 224. net: fields of `NetConfig`.
     Raises UsageError for unknown names and sizes that do not fit, WeightsError for a named source that cannot be had.

@@ -170,7 +170,18 @@ def create(
 ) -> nn.Module:
     """What `vitreous.create_model` does; see there."""
     from_dict(NetConfig, net)  # refuses unknown keywords by name, also those that a convolutional model ignores
-    model = build(architecture(name, num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net))
+    sizes = {"num_classes": num_classes, "image_size": image_size, "in_chans": in_chans}
+    if Path(name).exists():
+        arguments = open_weights(Path(name)).arguments
+        if arguments is None:
+            raise UsageError(
+                f"{name!r} does not say which model its weights belong to.",
+                f"Name the model and pass the file as its weights: create_model(NAME, init={name!r}).",
+            )
+        model = build(resized(Architecture(Path(name).name, "vit", arguments), **sizes, **net))
+        start_from(model, name, name, offline=True, say=_say)
+        return model
+    model = build(architecture(name, **sizes, **net))
     if init == "auto":
         tag = _published_for(name, "")
         try:
