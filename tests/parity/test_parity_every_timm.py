@@ -56,7 +56,10 @@ def shape_of(arguments: dict[str, Any]) -> dict[str, Any]:
     shown = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     silent = ("norm", "norm_eps", "activation", "pooling", "pool_prefix", "qkv_bias", "output_norm", "block")
     options = inspect.signature(VisionTransformer.__init__).parameters
-    silent = (*silent, *(name for name in options if name.startswith("rope") and arguments.get("rope", "none") != "none"))
+    silent = (
+        *silent,
+        *(name for name in options if name.startswith("rope") and arguments.get("rope", "none") != "none"),
+    )
     return shown | {name: arguments.get(name, options[name].default) for name in silent}
 
 

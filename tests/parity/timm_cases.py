@@ -71,7 +71,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 def case(name: str, *, depth: int = 0, side: int = 0) -> Case:
     """depth: blocks to build at most, 0 for all of them; side: patches along an image's side, 0 for the published size."""
     with torch.device("meta"):
-        whole: Any = _create(name)
+        whole: Any = create(name)
     blocks = len(whole.blocks)
     changes: dict[str, Any] = {"num_classes": 7}
     if side:
@@ -83,7 +83,7 @@ def case(name: str, *, depth: int = 0, side: int = 0) -> Case:
         if any(heads):  # grouped-query attention, in some models of the middle blocks only: keep one of each kind
             changes["num_kv_heads"] = tuple(([heads[0], heads[blocks // 2]] * depth)[:depth])
     with torch.device("meta"):
-        theirs: Any = _create(name, **changes)
+        theirs: Any = create(name, **changes)
     theirs = theirs.to_empty(device="cpu").eval()
     for module in theirs.modules():
         if hasattr(module, "init_non_persistent_buffers"):
@@ -123,10 +123,10 @@ def left_out() -> dict[str, str]:
     return {name: why for module, why in LEFT_OUT.items() for name in timm.list_models(module=module)}
 
 
-def _create(name: str, **changes: Any) -> nn.Module:
+def create(name: str, **changes: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's initialisers warn of tensors without memory
         return timm.create_model(name, **changes)
 
 
-__all__ = ["LEFT_OUT", "MODULES", "TOLERANCE", "Case", "case", "fill", "left_out", "plain_vits", "relative"]
+__all__ = ["LEFT_OUT", "MODULES", "TOLERANCE", "Case", "case", "create", "fill", "left_out", "plain_vits", "relative"]

@@ -53,12 +53,8 @@ class DifferentialAttention(MultiHeadAttention):
     def forward(
         self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None
     ) -> Tensor:
-        """tokens (b, n, d) -> (b, n, d). The recorded map is the difference: its rows sum to 1 - lambda.
-
-        Raises ValueError for a rotation: no published model joins the two.
-        """
-        if rotation is not None:
-            raise ValueError("differential attention has no rotary positions")
+        """tokens (b, n, d) -> (b, n, d). The recorded map is the difference: its rows sum to 1 - lambda."""
+        assert rotation is None, "VisionTransformer refuses rope with differential attention"
         qk, v = self.qkv(tokens).split([2 * tokens.shape[-1], tokens.shape[-1]], dim=-1)
         q, k = rearrange(qk, "b n (two heads pair e) -> two pair b heads n e", two=2, heads=self.num_heads, pair=2)
         q, k = self.query_norm(q), self.key_norm(k)

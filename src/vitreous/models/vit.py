@@ -167,6 +167,10 @@ class VisionTransformer(nn.Module):
             self.register_buffer("position_embedding", table)
         self.rope = None
         if rope != "none":
+            if differential:
+                raise ValueError(
+                    f"rope={rope!r} and differential=True do not go together: no published model joins them"
+                )
             self.rope = RotaryEmbedding(
                 rope,
                 depth=depth,

@@ -16,7 +16,7 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import NetConfig, TrainConfig
 from vitreous.errors import UsageError, WeightsError
-from vitreous.models.build import Architecture, architecture, build, check_takes, fitting_image_size, resized
+from vitreous.models.build import Architecture, architecture, build, check_takes, fitting_image_size, is_vit, resized
 from vitreous.models.fetch import Fetched, fetch_timm, hub_is_reachable, open_weights, published
 from vitreous.models.fit import load_into
 from vitreous.models.presets import full_name, parse_vit
@@ -97,7 +97,7 @@ def _published_for(model: str, otherwise: str) -> str | None:
     parsed = parse_vit(model)
     if parsed is not None and parsed.family in PRETRAINED:
         return PRETRAINED[parsed.family] if parsed.patch_size in (None, 16) else None
-    if parsed is not None and not parsed.preset.published:
+    if not is_vit(model) or (parsed is not None and not parsed.preset.published):
         return None
     try:
         found = published(full_name(parsed.family) if parsed and parsed.patch_size is None else model)
