@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 import foreign_cases  # type: ignore[import-not-found]
 import timm_cases  # type: ignore[import-not-found]
 
-LARGEST = 120e6
-"""Parameters up to which every block is built; of larger models, as many blocks as fit into this, at least one."""
+PARAMETERS, MACS = 100e6, 20e9
+"""Up to which every block is built; of larger models, as many blocks as fit into both, at least one: ViT-B is whole."""
 
 
 def timm_rows(contains: str) -> list[dict[str, Any]]:
@@ -50,9 +50,12 @@ def timm_rows(contains: str) -> list[dict[str, Any]]:
 def blocks_for(name: str) -> int:
     """How many blocks to build at most; 0 for all."""
     with torch.device("meta"):
-        blocks = list(timm_cases.create(name).blocks)  # type: ignore[arg-type]
-    each = sum(parameter.numel() for parameter in blocks[0].parameters())
-    return 0 if each * len(blocks) <= LARGEST else max(1, int(LARGEST / each))
+        whole: Any = timm_cases.create(name)
+    (gh, gw), width = whole.patch_embed.grid_size, whole.embed_dim
+    parameters = sum(parameter.numel() for parameter in whole.blocks[0].parameters())
+    macs = gh * gw * parameters + 2 * (gh * gw) ** 2 * width
+    count = int(min(PARAMETERS / parameters, MACS / macs))
+    return 0 if count >= len(whole.blocks) else max(1, count)
 
 
 def foreign_rows(contains: str) -> list[dict[str, Any]]:

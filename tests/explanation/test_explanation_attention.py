@@ -20,6 +20,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "cls_with_registers": {"num_registers": 3},
     "mean": {"pooling": "mean", "class_token": False},
     "mean_with_class_token_and_registers": {"pooling": "mean", "num_registers": 2},
+    "attention_pooling": {"pooling": "attention", "class_token": False},
+    "sequence_pooling": {"pooling": "sequence"},
+    "cls_and_mean": {"pooling": "cls_mean", "num_registers": 1},
+    "distillation_token": {"distillation_token": True},
+    "rotary_positions": {"rope": "axial", "positions": "none"},
+    "parallel_block": {"block": "parallel"},
+    "branched_block": {"block": "branched"},
+    "differential": {"differential": True},
     "patch_8x4_not_square": {"image_size": (16, 24), "patch_size": (8, 4)},
 }
 

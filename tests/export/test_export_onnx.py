@@ -32,6 +32,17 @@ def vit(**arguments: Any) -> Architecture:
 MODELS: dict[str, tuple[Architecture, dict[str, Any]]] = {
     "class_token_and_registers": (vit(num_registers=2), {}),
     "conv_stem_and_mean": (vit(stem="conv", pooling="mean", class_token=False), {}),
+    "distillation_token": (vit(distillation_token=True, mlp="swiglu", layer_scale=0.5), {}),
+    "axial_rope_and_register_grid": (
+        vit(rope="axial", positions="none", num_registers=4, rope_register_theta=9.0, norm="rms", qk_norm=True),
+        {},
+    ),
+    "mixed_rope_interleaved": (vit(rope="mixed", rope_layout="interleaved", rope_coordinates="index"), {}),
+    "attention_pooling": (vit(pooling="attention", class_token=False, activation="gelu_tanh"), {}),
+    "sequence_pooling_shifted_patches": (vit(pooling="sequence", class_token=False, stem="shifted"), {}),
+    "parallel_block_cls_and_mean": (vit(block="parallel", pooling="cls_mean", qkv_bias="qv"), {}),
+    "branched_block_sincos": (vit(block="branched", positions="sincos"), {}),
+    "differential": (vit(differential=True, output_norm="pooled", sub_norm=("mlp", "attention")), {}),
     "grey_not_square": (vit(image_size=[8, 24], in_chans=1), {"height": 8, "width": 24, **GREY}),
     "cnn": (Architecture("resnet_micro", "timm", {"name": "resnet_micro", "num_classes": 3, "small_stem": True}), {}),
     "cnn_resnet10t": (

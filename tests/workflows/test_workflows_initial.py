@@ -200,7 +200,7 @@ def test_the_image_size_of_a_named_model_fits_its_patch() -> None:
     assert settle_size(TrainConfig()).image_size is None
 
 
-def model_of(name: str, **sizes: int) -> VisionTransformer:
+def model_of(name: str, **sizes: Any) -> VisionTransformer:
     torch.manual_seed(0)
     model = vitreous.create_model(name, 2, **sizes).eval()
     assert isinstance(model, VisionTransformer)

@@ -20,7 +20,8 @@ def rollout(attention: Tensor | Sequence[Tensor], residual: float = 0.5) -> Tens
     """
     joint = identity_like(attention[0])
     for layer in attention:
-        mixed = (1 - residual) * layer.mean(dim=1) + residual * identity_like(layer)
+        # Differential attention can be negative, and what is taken away does not flow.
+        mixed = (1 - residual) * layer.clamp(min=0).mean(dim=1) + residual * identity_like(layer)
         # Rows already sum to 1 up to rounding; dividing keeps the error from growing with depth.
         joint = (mixed / mixed.sum(dim=-1, keepdim=True)) @ joint
     return joint

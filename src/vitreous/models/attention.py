@@ -90,7 +90,7 @@ class MultiHeadAttention(nn.Module):
         mixed = self.sub_norm(rearrange(mixed, "b heads n e -> b n (heads e)"))
         return self.projection_dropout(self.projection(mixed))
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, attention: list[Tensor] | None) -> Tensor:
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, attention: list[Tensor] | None = None) -> Tensor:
         """q, k, v (b, heads, n, e) -> (b, heads, n, e): each query's mean of the values, weighted by attention."""
         if attention is None and not plain_is_faster(q):
             return F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout.p if self.training else 0.0)

@@ -131,12 +131,9 @@ class BranchedBlock(nn.Module):
     def forward(
         self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None
     ) -> Tensor:
-        """As `TransformerBlock.forward`; the recorded map is the mean of the two branches'."""
-        maps: list[Tensor] | None = None if attention is None else []
+        """As `TransformerBlock.forward`; each of the two branches records its map."""
         branches: list[TransformerBlock] = list(self.branches)  # type: ignore[arg-type]
-        tokens = tokens + torch.stack([branch.attend(tokens, rotation, maps) for branch in branches]).sum(dim=0)
-        if attention is not None and maps is not None:
-            attention.append(torch.stack(maps).mean(dim=0))
+        tokens = tokens + torch.stack([branch.attend(tokens, rotation, attention) for branch in branches]).sum(dim=0)
         return tokens + torch.stack([branch.transform(tokens) for branch in branches]).sum(dim=0)
 
 

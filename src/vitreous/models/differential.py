@@ -61,9 +61,11 @@ class DifferentialAttention(MultiHeadAttention):
         v = rearrange(v, "b n (heads e) -> b heads n e", heads=self.num_heads)
         q1, k1, q2, k2 = self.lambdas.float()
         share = ((q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.initial).to(v.dtype)
-        maps: list[Tensor] | None = None if attention is None else []
-        mixed = self.mix(q[0], k[0], v, maps) - share * self.mix(q[1], k[1], v, maps)
-        if attention is not None and maps is not None:
-            attention.append(maps[0] - share * maps[1])
+        if attention is None:
+            mixed = self.mix(q[0], k[0], v) - share * self.mix(q[1], k[1], v)
+        else:
+            first, second = (((q[pair] * self.scale) @ k[pair].transpose(-2, -1)).softmax(dim=-1) for pair in (0, 1))
+            attention.append(first - share * second)
+            mixed = self.dropout(attention[-1]).to(v.dtype) @ v
         mixed = rearrange(self.head_norm(mixed) * (1 - self.initial), "b heads n e -> b n (heads e)")
         return self.projection_dropout(self.projection(self.sub_norm(mixed)))

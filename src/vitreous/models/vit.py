@@ -38,7 +38,8 @@ class Intermediates:
     layers: list[Tensor] = field(default_factory=list)
     """The tokens after each block, first block first, before the last norm; each of the same shape."""
     attention: list[Tensor] = field(default_factory=list)
-    """Each block's probabilities (b, heads, tokens, tokens), first block first, as part of the autograd graph."""
+    """Each block's probabilities (b, heads, tokens, tokens), first block first, as part of the autograd graph; two for each
+    block of two branches. Those of differential attention are differences: they can be negative and add up to less."""
 
 
 class VisionTransformer(nn.Module):
