@@ -1,4 +1,4 @@
-"""Write benchmarks/RESULTS.md, and the results table of README.md, from results/*.json.
+"""Write benchmarks/RESULTS.md, benchmarks/PARITY.md and the results table of README.md from results/*.json.
 
 .venv/bin/python scripts/results_tables.py
 """
@@ -91,12 +91,92 @@ def cpu_paths(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def model_speed(facts: dict[str, Any]) -> list[str]:
+    names = list(next(iter(facts["work"].values())))
+    clock = "processor time" if facts["threads"] == 1 else "wall time"
+    lines = [
+        f"One architecture in five libraries, interleaved in one process, {facts['threads']} thread(s), {clock} "
+        f"(`benchmarks/model_speed.py`; {machine(facts)}, timm {facts['versions']['timm']}). Speed as a multiple of timm's, by medians; "
+        "milliseconds of timm: median (least to greatest). `ours` is how our verbs run the model: "
+        f"{facts['path']}",
+        "",
+        f"| work | timm, ms | {' | '.join(name for name in names if name != 'timm')} |",
+        "| --- | --- |" + " --- |" * (len(names) - 1),
+    ]
+    for work, found in facts["work"].items():
+        at = found["timm"]["ms"]
+        cells = [f"{found[name]['times_timm']:.2f}" if name in found else "" for name in names if name != "timm"]
+        lines.append(f"| {work} | {at['median']:.0f} ({at['min']:.0f} to {at['max']:.0f}) | {' | '.join(cells)} |")
+    return lines
+
+
+def cpu_inference(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Engines against timm's eager forward pass with the same weights, interleaved in one process "
+        f"(`benchmarks/cpu_inference.py`; {machine(facts)}). Relative difference: of logits, to the largest.",
+    ]
+    for threads, found in facts["threads"].items():
+        peaks = ", ".join(f"{value:.0f} ({name})" for name, value in found["gflops"].items())
+        lines += [
+            "",
+            f"{threads} thread(s), {found['clock']} time; best matrix product here, GFLOP/s: {peaks}.",
+            "",
+            "| model | batch | engine | ms an image, median (least to greatest) | times timm | share of best product | difference |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for model, result in found["models"].items():
+            for batch, candidates in result["batches"].items():
+                for engine, value in candidates.items():
+                    at = value["ms_per_image"]
+                    lines.append(
+                        f"| {model} | {batch} | {engine} | {at['median']:.1f} ({at['min']:.1f} to {at['max']:.1f}) | "
+                        f"{value['times_timm']:.2f} | {100 * value['share_of_peak']:.0f} % | {value['relative_difference']:.0e} |"
+                    )
+    return lines
+
+
+def parity(facts: dict[str, Any]) -> str:
+    """The table of every plain ViT, as a page of its own."""
+    limit = facts["tolerance"]
+
+    def passes(row: dict[str, Any]) -> bool:
+        return row["difference"] <= limit and (row["difference_back"] or 0) <= limit
+
+    rows = facts["timm"] + facts["others"]
+    lines = [
+        "# Parity",
+        "",
+        f"Written by `scripts/results_tables.py` from `benchmarks/parity.py` ({machine(facts)}, timm {facts['versions']['timm']}). "
+        "Random weights, also where training starts from zero, one or 1e-5; float32; the larger of the differences of tokens and "
+        f"logits, relative to the largest number of the reference. Pass is at most {limit:.0e}, there and, for timm, back.",
+        "",
+        f"{sum(map(passes, rows))} of {len(rows)} pass. `5 of 24` blocks: built with fewer, so that both models fit into memory.",
+        "",
+        "| name | image | tokens | blocks | difference | pass |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        built, whole = row["blocks"]
+        lines.append(
+            f"| {row['name']} | {row['image'][0]} x {row['image'][1]} | {row['tokens']} | "
+            f"{built if built == whole else f'{built} of {whole}'} | {row['difference']:.1e} | {'yes' if passes(row) else '**no**'} |"
+        )
+    lines += ["", "## Left out", "", "| name in timm | why it is not a plain ViT |", "| --- | --- |"]
+    lines += [f"| {name} | {why.strip()} |" for name, why in facts["left_out"].items()]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
+    found = load("parity")
+    if found is not None:
+        (FOLDER / "PARITY.md").write_text(parity(found), encoding="utf-8")
     front: list[str] = []
     sections: list[str] = []
     for name, title, write in (
         ("quickstart", "Digits", quickstart),
         ("datasets", "Six data sets, five minutes each", datasets),
+        ("model_speed", "The model against other libraries", model_speed),
+        ("cpu_inference", "Engines on a CPU", cpu_inference),
         ("attention_paths", "Computing on a CPU", cpu_paths),
     ):
         facts = load(name)
@@ -104,7 +184,7 @@ def main() -> None:
             continue
         text = write(facts)
         sections += [f"## {title}", "", *text, ""]
-        if name != "attention_paths":
+        if name in ("quickstart", "datasets"):
             front += [*text, ""]
     head = "# Results\n\nWritten by `scripts/results_tables.py` from `benchmarks/results/`. Machines are shared: read ratios and intervals.\n\n"
     (FOLDER / "RESULTS.md").write_text(head + "\n".join(sections).rstrip() + "\n", encoding="utf-8")

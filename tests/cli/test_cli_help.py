@@ -10,7 +10,19 @@ import pytest
 
 from vitreous.cli.verbs import VERBS, load_verb
 
-DESIGNED = ("quickstart", "train", "evaluate", "predict", "explain", "compare", "export", "serve", "models", "doctor")
+DESIGNED = (
+    "quickstart",
+    "train",
+    "evaluate",
+    "predict",
+    "explain",
+    "compare",
+    "profile",
+    "export",
+    "serve",
+    "models",
+    "doctor",
+)
 HEAVY = "torch torchvision timm onnxruntime onnx scipy sklearn matplotlib fastapi uvicorn pyarrow"
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitreous.models import VisionTransformer, architecture, attention, build
+from vitreous.engines.cpu import fast_matmul
+from vitreous.models import VisionTransformer, architecture, attention, build, pool
 from vitreous.models.norm import LayerScale
 from vitreous.models.pool import PairedHead
 from vitreous.models.position import sincos_positions
@@ -137,15 +138,16 @@ def test_attention_and_layers_on_request_change_nothing_and_agree(option: str, m
     model = make(**OPTIONS[option]).eval()
     images = images_for(model)
     maps = {}
-    for limit in (0, 512):
-        monkeypatch.setattr(attention, "PLAIN_ON_CPU_UP_TO", limit)
-        plain = model.forward_features(images)
-        tokens, maps[limit] = model.forward_features(images, attention=True)
-        torch.testing.assert_close(tokens, plain, atol=1e-5, rtol=1e-5)
+    for plain in (False, True):
+        for place in (attention, pool):
+            monkeypatch.setattr(place, "plain_is_faster", lambda _, answer=plain: answer)
+        unasked = model.forward_features(images)
+        tokens, maps[plain] = model.forward_features(images, attention=True)
+        torch.testing.assert_close(tokens, unasked, atol=1e-5, rtol=1e-5)
     count = tokens.shape[1]
     recorded = 6 if OPTIONS[option].get("block") == "branched" else 3
-    assert [tuple(layer.shape) for layer in maps[0]] == [(3, 3, count, count)] * recorded
-    torch.testing.assert_close(maps[0], maps[512])
+    assert [tuple(layer.shape) for layer in maps[False]] == [(3, 3, count, count)] * recorded
+    torch.testing.assert_close(maps[False], maps[True])
     found = model.forward_intermediates(images)
     assert len(found.layers) == 3
     assert found.attention == []
@@ -203,6 +205,17 @@ def test_the_default_compiler_gives_the_same_logits_and_gradients(name: str) -> 
         assert value.grad is not None
         scale = max(1.0, float(expected[parameter].abs().max()))
         assert (value.grad - expected[parameter]).abs().max() <= 1e-4 * scale, parameter
+
+
+def test_attention_on_a_cpu_takes_the_path_that_was_measured_to_be_faster() -> None:
+    def chosen(dtype: torch.dtype, tokens: int) -> bool:
+        return attention.plain_is_faster(torch.empty(1, 1, tokens, 8, dtype=dtype))
+
+    assert not chosen(torch.float32, 50)
+    assert chosen(torch.bfloat16, 50) and not chosen(torch.bfloat16, 5000)
+    with fast_matmul():
+        assert chosen(torch.float32, 50) == (torch.get_float32_matmul_precision() == "medium")
+    assert not attention.plain_is_faster(torch.empty(1, 1, 50, 8, dtype=torch.bfloat16, device="meta"))
 
 
 def test_rotation_turns_planes_and_leaves_lengths_and_relative_angles() -> None:

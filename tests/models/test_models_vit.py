@@ -44,10 +44,11 @@ IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 def test_the_fused_path_gives_the_same_logits_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make()
+    monkeypatch.setattr(attention, "plain_is_faster", lambda _: True)
     plain, plain_gradients = model(IMAGES), gradients(model, IMAGES)
     calls = []
     real = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(attention, "PLAIN_ON_CPU_UP_TO", 0)
+    monkeypatch.setattr(attention, "plain_is_faster", lambda _: False)
     monkeypatch.setattr(
         torch.nn.functional,
         "scaled_dot_product_attention",
@@ -62,11 +63,11 @@ def test_the_fused_path_gives_the_same_logits_and_gradients(monkeypatch: pytest.
         assert (fused_gradients[name] - gradient).abs().max() <= 1e-5 * scale, name
 
 
-@pytest.mark.parametrize("limit", [0, 512], ids=["fused", "plain"])
+@pytest.mark.parametrize("plain", [False, True], ids=["fused", "plain"])
 def test_asking_for_attention_changes_nothing_and_gives_probabilities(
-    limit: int, monkeypatch: pytest.MonkeyPatch
+    plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "PLAIN_ON_CPU_UP_TO", limit)
+    monkeypatch.setattr(attention, "plain_is_faster", lambda _: plain)
     model = make(num_registers=2).eval()
     tokens, collected = model.forward_features(IMAGES, attention=True)
     torch.testing.assert_close(tokens, model.forward_features(IMAGES), atol=1e-5, rtol=1e-5)

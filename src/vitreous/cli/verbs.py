@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("RUN INPUT...", "label files, folders, globs, manifests"),
     "explain": ("RUN IMAGE...", "heat maps with a score that says whether to believe them"),
     "compare": ("DATA --models A,B", "same split, same budget: accuracy, cost, and whether they differ"),
+    "profile": ("MODEL...", "parameters, MACs, memory and speed here; no data needed"),
     "export": ("RUN --format onnx", "another format, with the proof that it agrees"),
     "serve": ("RUN", "HTTP server with dynamic batching, metrics and a web page"),
     "models": ("", "the models there are, with parameters and cost"),

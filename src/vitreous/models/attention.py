@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from vitreous.models.rope import Rotation, rotate
 
-# On a CPU two matrix products and a softmax, forward and backward, are several times as fast as the fused kernel for short
-# sequences and no slower for those of 224-pixel images (benchmarks/RESULTS.md). Beyond this many tokens its smaller
-# memory wins.
-PLAIN_ON_CPU_UP_TO = 512
+# On a CPU, in bf16 or where fp32 products take the oneDNN route (`engines.cpu.fast_matmul`), two matrix products and a
+# softmax are 1.2 to 8 times as fast as the fused kernel, forward and backward, the more so the shorter the sequence
+# (benchmarks/RESULTS.md); in plain fp32 the fused kernel wins. Beyond this many tokens, those of 400 pixels and patches of 16,
+# its smaller memory wins.
+PLAIN_ON_CPU_UP_TO = 640
 
 Norm = Callable[[int], nn.Module]
 """From a width to a normalisation of it."""
@@ -102,4 +103,12 @@ class MultiHeadAttention(nn.Module):
 
 def plain_is_faster(queries: Tensor) -> bool:
     """Whether attention for queries (b, heads, n, e) is computed in the open, as two matrix products."""
-    return queries.device.type == "cpu" and queries.shape[-2] <= PLAIN_ON_CPU_UP_TO
+    if queries.device.type != "cpu" or queries.shape[-2] > PLAIN_ON_CPU_UP_TO:
+        return False
+    return queries.dtype != torch.float32 or _products_leave_the_default()
+
+
+@torch.compiler.assume_constant_result
+def _products_leave_the_default() -> bool:
+    """Whether fp32 products take the oneDNN route. A compiled graph keeps the answer of the moment it was captured."""
+    return torch.get_float32_matmul_precision() != "highest"

@@ -95,15 +95,21 @@ def describe() -> dict[str, Any]:
     if extras["train"]["installed"]:
         import torch
 
-        from vitreous.engines.cpu import cpu_has_fast_bf16, medium_is_exact
+        from vitreous.engines.cpu import cpu_has_fast_bf16, cpu_path, medium_is_exact
 
         for index in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(index)
             devices.append({"name": f"cuda:{index}", "processor": facts.name, "memory_total_bytes": facts.total_memory})
-        engines.append({"name": "eager", "works": True})
-        fast_paths |= {"onednn_fp32_exact": medium_is_exact(), "bf16_in_hardware": cpu_has_fast_bf16()}
+        path, packs = cpu_path(), _packing_works()
+        works = {"eager": True, "packed": packs, "packed-bf16": packs and path.bf16}
+        fast_paths |= {
+            "cpu": path.reason,
+            "onednn_fp32_exact": medium_is_exact(),
+            "bf16_in_hardware": cpu_has_fast_bf16(),
+        }
     else:
-        engines.append({"name": "eager", "works": False})
+        works = dict.fromkeys(("eager", "packed", "packed-bf16"), False)
+    engines += [{"name": name, "works": answer} for name, answer in works.items()]
     return {
         "versions": versions(),
         "system": platform.platform(),
@@ -112,6 +118,17 @@ def describe() -> dict[str, Any]:
         "engines": engines,
         "fast_paths": fast_paths,
     }
+
+
+def _packing_works() -> bool:
+    """Whether torch has the operators that the packed engine rests on."""
+    from vitreous.models.packed import operators
+
+    try:
+        operators()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _onnxruntime_works() -> bool:

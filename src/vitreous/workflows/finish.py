@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from vitreous.config.convert import to_dict
 from vitreous.data import PixelStore
-from vitreous.engines import Outputs
-from vitreous.engines.eager import EagerEngine
+from vitreous.engines import Engine, Outputs
+from vitreous.engines.select import engine_for
 from vitreous.evaluation.abstention import choose_threshold
 from vitreous.evaluation.calibration import fit_temperature
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
@@ -64,7 +64,7 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
         model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
     except (SafetensorError, OSError, RuntimeError) as error:
         reporter.warn(f"{BEST} cannot be read ({type(error).__name__}); the last weights are kept in its place.")
-    engine = EagerEngine(model, setup.device)
+    engine = engine_for(model, setup.spec.shape, setup.device)
     save_weights(model, path / MODEL)
 
     val = _score("val", setup.val, engine, setup, reporter)
@@ -101,14 +101,14 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     return RunFolder.open(path)
 
 
-def _score(part: str, store: PixelStore, engine: EagerEngine, setup: Setup, reporter: Reporter) -> Scored:
+def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter: Reporter) -> Scored:
     with reporter.task(f"scoring {part}", "images") as progress:
         found = outputs(engine, store, progress.update)
     groups = [setup.material.split.groups[row] for row in store.indices]
     return Scored(store, setup.labels(store), groups, found)
 
 
-def _fit_strangeness(path: Path, engine: EagerEngine, setup: Setup, val: Scored, reporter: Reporter) -> None:
+def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, reporter: Reporter) -> None:
     threads = setup.config.threads or setup.facts.cores
     usual = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
     with reporter.task("learning what is usual", "images") as progress:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split, load_source
-from vitreous.engines.eager import EagerEngine
+from vitreous.engines.select import engine_for
 from vitreous.explanation import Explainer
 from vitreous.export import export_run
 from vitreous.export.export import ExportResult
@@ -92,7 +92,7 @@ def _test_digits(run: RunFolder) -> list[tuple[np.ndarray, str]]:
 
 def _explain(run: RunFolder, reporter: Reporter) -> tuple[list[dict[str, Any]], Path]:
     """Heat maps of a few test digits side by side in one PNG, with their faithfulness."""
-    explainer = Explainer(run, EagerEngine(load_model(run)))
+    explainer = Explainer(run, engine_for(load_model(run), run.spec.shape))
     found, tiles = [], []
     with reporter.task("explaining", "digits") as progress:
         for done, (image, label) in enumerate(_test_digits(run)[:EXPLAINED]):

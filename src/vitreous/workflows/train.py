@@ -17,6 +17,7 @@ import torch
 from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split
+from vitreous.engines.cpu import cpu_path
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
 from vitreous.models.build import architecture, check_known, is_vit
@@ -134,6 +135,8 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         f"{start.architecture.name}: {parameters / 1e6:.2f} M parameters, {macs / 1e6:,.1f} M multiply-accumulates an image; "
         f"{precision} on {device}, {threads} threads"
     )
+    if device == "cpu":
+        reporter.say(cpu_path().reason)
     return Setup(
         # The number of threads decides the order of sums, so it is stored: the same settings give the same weights.
         config=replace(resolved.config, precision=precision, threads=threads),
