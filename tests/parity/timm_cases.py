@@ -106,8 +106,9 @@ def case(name: str, *, depth: int = 0, side: int = 0) -> Case:
         ours = VisionTransformer(**arguments_of(theirs))
     ours = ours.to_empty(device="cpu").eval()
     notes = load_into(ours, from_timm(dict(theirs.state_dict())), name)
-    images = _POOL[: 3 * theirs.patch_embed.img_size[0] * theirs.patch_embed.img_size[1]]
-    images = images.reshape(1, 3, *theirs.patch_embed.img_size)[..., : ours.image_size[0], : ours.image_size[1]]
+    height, width = theirs.patch_embed.img_size
+    images = _POOL.repeat(-(-3 * height * width // len(_POOL)))[: 3 * height * width].reshape(1, 3, height, width)
+    images = images[..., : ours.image_size[0], : ours.image_size[1]]
     if ours.image_size != tuple(theirs.patch_embed.img_size):  # timm's convolution leaves the last pixels out
         theirs.patch_embed.img_size = ours.image_size
     return Case(name, theirs, ours, images, (len(theirs.blocks), blocks), notes)

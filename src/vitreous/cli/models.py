@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
 
-DESCRIPTION = """The models there are, with parameters and multiply-accumulates (MACs) counted for 1,000 classes, and the
-published weights to start from (--init timm:NAME.TAG). A family name alone, such as vit_small or vit_small_dinov3, fits
+DESCRIPTION = """The models there are, with parameters and multiply-accumulates (MACs) counted for 1,000 classes, the
+activation memory of one image in fp32 (in inference and in training; `vitreous profile` measures it), and the published weights to start from (--init timm:NAME.TAG). A family name alone, such as vit_small or vit_small_dinov3, fits
 patch and image size to the data. Any plain Vision Transformer and any convolutional model of timm works too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArguments(Common):
     filter: str = ""
-    """Only names that contain this; looked for among all of timm's where none of the listed ones does."""
+    """Only names that contain this, full names among them; looked for among all of timm's where none of ours does."""
     all: bool = False
     """Also the other models of timm that can be built here, several hundred."""
 
@@ -30,13 +30,15 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.zoo import list_models
 
     found = list_models(parsed.filter, everything=parsed.all)
-    rows = [["name", "image", "parameters", "MACs", "pretrained", "licence"]]
+    rows = [["name", "image", "parameters", "MACs", "inference", "training", "pretrained", "licence"]]
     rows += [
         [
             entry["name"],
             f"{entry['image_size']} px",
             f"{entry['parameters'] / 1e6:.2f} M",
             f"{entry['macs'] / 1e9:.3f} G",
+            _megabytes(entry["activation_bytes"], "inference"),
+            _megabytes(entry["activation_bytes"], "training"),
             _shown(entry["tags"]),
             entry["licence"] or "-",
         ]
@@ -44,6 +46,11 @@ def run(arguments: Sequence[str], console: Console) -> int:
     ]
     console.result({"models": found}, aligned(rows))
     return 0
+
+
+def _megabytes(activations: dict[str, int] | None, what: str) -> str:
+    """Activation memory of one image; models outside the closed form are `profile`'s business."""
+    return f"{activations[what] / 1e6:.1f} MB" if activations else "-"
 
 
 def _shown(tags: Sequence[str]) -> str:

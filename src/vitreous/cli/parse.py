@@ -104,6 +104,8 @@ def _sentence(text: str, verb: str) -> UsageError:
             "a whole number" if "int()" in plain else "a number" if "float" in plain else "one of the values in --help"
         )
         return UsageError(f"{match[1]} got {match[2]!r}, which is not {wanted}.", f"See: vitreous {verb} --help")
+    if match := re.search(r"Error parsing (--[\w.-]+): could not convert string to float: '(.*?)'", plain):
+        return UsageError(f"{match[1]} got {match[2]!r}, which is not a number.", f"See: vitreous {verb} --help")
     if match := re.search(r"Missing (?:argument|value).*?argument '(--[\w.-]+)'", plain):
         return UsageError(
             f"{match[1]} needs a value, such as a number, or True or False.", f"See: vitreous {verb} --help"

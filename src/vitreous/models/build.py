@@ -121,7 +121,9 @@ def check_divides(image: int, patch: int) -> None:
     below, above = image // patch * patch, (image // patch + 1) * patch
     raise UsageError(
         f"The image size {image} is not divisible by the patch size {patch}.",
-        f"Use --image-size {above}" + (f" or --image-size {below}" if below else "") + ", or another --net.patch-size.",
+        f"Use --image-size {above}"
+        + (f" or --image-size {below}" if below else "")
+        + ", or a model with another patch size.",
     )
 
 

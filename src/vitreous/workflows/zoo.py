@@ -6,27 +6,30 @@ from typing import Any
 
 import timm
 import torch
+from torch import nn
 
 from vitreous.errors import unknown_name
 from vitreous.models.build import architecture, build, default_image_size, timm_models
-from vitreous.models.cost import count_macs, count_parameters
+from vitreous.models.cost import count_macs, count_parameters, vit_macs
 from vitreous.models.fetch import Published, published
-from vitreous.models.presets import full_name, known_models, parse_vit
+from vitreous.models.memory import outside_closed_form, vit_memory
+from vitreous.models.numbers import ViTNumbers
+from vitreous.models.presets import CNN_BASELINES, PRESETS, full_name, known_models, parse_vit
+from vitreous.models.vit import VisionTransformer
 
 
 def list_models(contains: str = "", *, everything: bool = False) -> list[dict[str, Any]]:
-    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels), pretrained (timm's default tag), licence (its), tags,
+    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels),
+    activation_bytes (one image in fp32: inference, training, training_checkpointed), pretrained (timm's default tag), licence (its), tags,
     source.
 
-    everything: also the other models of timm that can be built here, several hundred. Raises UsageError when no name
-    contains the text.
+    Without a text, families and baselines. everything: also the other models of timm that can be built here, several
+    hundred. Raises UsageError when no name contains the text.
     """
-    names = known_models()
-    if everything:
-        names = list(dict.fromkeys([*names, *timm_models()]))
+    names = known_models() if contains or everything else [*PRESETS, *CNN_BASELINES]
     chosen = [name for name in names if contains in name]
-    if not chosen and not everything:
-        chosen = [name for name in timm_models() if contains in name]
+    if everything or not chosen:
+        chosen += [name for name in timm_models() if contains in name and name not in chosen]
     if not chosen:
         raise unknown_name("model", contains, [*names, *timm_models()])
     return [_entry(name) for name in chosen]
@@ -42,11 +45,34 @@ def _entry(name: str) -> dict[str, Any]:
         "name": name,
         "image_size": size,
         "parameters": count_parameters(model),
-        "macs": count_macs(model, (3, size, size)),
+        "macs": _macs(model, size),
+        "activation_bytes": _activations(model, size),
         "pretrained": f"timm:{tags[0].name}" if tags else None,
         "licence": tags[0].licence if tags else None,
         "tags": [f"timm:{tag.name}" for tag in tags],
         "source": parsed.preset.source if parsed else "timm",
+    }
+
+
+def _macs(model: nn.Module, size: int) -> int:
+    """Of one image; for Vision Transformers from their numbers, which is the same count in a hundredth of the time."""
+    if isinstance(model, VisionTransformer):
+        return sum(vit_macs(ViTNumbers.of(model)).values())
+    return count_macs(model, (3, size, size))
+
+
+def _activations(model: nn.Module, size: int) -> dict[str, int] | None:
+    """Bytes for one image in fp32 on a CPU, for Vision Transformers that the closed form covers; `profile` counts the rest."""
+    if not isinstance(model, VisionTransformer):
+        return None
+    numbers = ViTNumbers.of(model)
+    if outside_closed_form(numbers):
+        return None
+    found = vit_memory(numbers, 1)
+    return {
+        "inference": found.inference,
+        "training": found.training,
+        "training_checkpointed": found.training_checkpointed,
     }
 
 
