@@ -166,7 +166,7 @@ def test_explaining_leaves_no_trace_in_the_model(monkeypatch: pytest.MonkeyPatch
     model = tiny()
     images, target = images_for(model), torch.tensor([0, 1])
     # Short sequences on a CPU are computed in the open; make them take the fused kernel, and count its calls.
-    monkeypatch.setattr("vitreous.models.attention.PLAIN_ON_CPU_UP_TO", 0)
+    monkeypatch.setattr("vitreous.models.layers.attention.PLAIN_ON_CPU_UP_TO", 0)
     calls = []
     fused = F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *args, **how: calls.append(1) or fused(*args, **how))

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from vitreous.errors import UsageError
-from vitreous.models import Architecture, VisionTransformer, architecture, attention, build
+from vitreous.models import Architecture, VisionTransformer, architecture, build
 from vitreous.models.build import default_patch_size
 from vitreous.models.cnn import ConvNet
 from vitreous.models.cost import count_macs, count_parameters
+from vitreous.models.layers import attention
 from vitreous.models.presets import check_model_name, known_models, parse_vit
 
 

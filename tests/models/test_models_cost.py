@@ -19,7 +19,7 @@ from vitreous.models.cost import (
     resolution_curve,
     vit_macs,
 )
-from vitreous.models.numbers import ViTNumbers
+from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.vit import VisionTransformer
 
 SMALL: dict[str, Any] = {

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from vitreous.models import attention as attention_module
-from vitreous.models import pool as pool_module
-from vitreous.models.activations import ActivationMemory, checkpointing, count, measure
 from vitreous.models.build import architecture, build
-from vitreous.models.memory import outside_closed_form, runs_fused, saved_by_part, vit_memory
-from vitreous.models.numbers import ViTNumbers
+from vitreous.models.cost.activations import ActivationMemory, checkpointing, count, measure
+from vitreous.models.cost.memory import outside_closed_form, runs_fused, saved_by_part, vit_memory
+from vitreous.models.cost.numbers import ViTNumbers
+from vitreous.models.layers import attention as attention_module
+from vitreous.models.layers import pool as pool_module
 from vitreous.models.vit import VisionTransformer
 
 SMALL: dict[str, Any] = {

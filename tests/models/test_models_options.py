@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitreous.engines.cpu import fast_matmul
-from vitreous.models import VisionTransformer, architecture, attention, build, pool
-from vitreous.models.norm import LayerScale
-from vitreous.models.pool import PairedHead
-from vitreous.models.position import sincos_positions
+from vitreous.models import VisionTransformer, architecture, build
+from vitreous.models.layers import attention, pool
+from vitreous.models.layers.norm import LayerScale
+from vitreous.models.layers.pool import PairedHead
+from vitreous.models.layers.position import sincos_positions
+from vitreous.models.layers.rope import Rotation, coordinates, rotate
 from vitreous.models.presets import PRESETS
-from vitreous.models.rope import Rotation, coordinates, rotate
 
 TINY: dict[str, Any] = {
     "image_size": (32, 48),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vitreous.engines.cpu import cpu_has_fast_bf16, cpu_path, fast_matmul, medium_is_exact
 from vitreous.models import VisionTransformer, packed
-from vitreous.models.block import TransformerBlock
 from vitreous.models.cnn import ConvNet
+from vitreous.models.layers.block import TransformerBlock
 from vitreous.models.packed import PackedBlock, PackedLinear, mix, operators, pack
 
 pytestmark = pytest.mark.skipif(not cpu_path().fast, reason=f"nothing is packed here: {cpu_path().reason}")

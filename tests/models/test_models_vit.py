@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitreous.models import MultiHeadAttention, PatchEmbedding, TransformerBlock, VisionTransformer, attention
-from vitreous.models.norm import DropPath
-from vitreous.models.patch import ConvStem
+from vitreous.models import MultiHeadAttention, PatchEmbedding, TransformerBlock, VisionTransformer
+from vitreous.models.layers import attention
+from vitreous.models.layers.norm import DropPath
+from vitreous.models.layers.patch import ConvStem
 
 TINY: dict[str, Any] = {
     "image_size": 32,

@@ -17,12 +17,12 @@ from torch import nn
 
 from vitreous.errors import WeightsError
 from vitreous.models import VisionTransformer
-from vitreous.models.attention import KeyUnbiasedLinear
 from vitreous.models.fit import load_into
 from vitreous.models.foreign import convert
 from vitreous.models.foreign.huggingface import from_huggingface, to_huggingface
 from vitreous.models.foreign.huggingface_config import huggingface_arguments, huggingface_convention
 from vitreous.models.foreign.huggingface_folder import huggingface_config, huggingface_like
+from vitreous.models.layers.attention import KeyUnbiasedLinear
 
 TOLERANCE = 1e-5
 CLASSES = ("ant", "bee", "cat", "dog", "elk")

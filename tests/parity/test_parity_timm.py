@@ -13,8 +13,9 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
-from vitreous.models import VisionTransformer, architecture, attention, build
+from vitreous.models import VisionTransformer, architecture, build
 from vitreous.models.fit import load_into
+from vitreous.models.layers import attention
 from vitreous.models.weights import from_timm
 
 TOLERANCE = 1e-5

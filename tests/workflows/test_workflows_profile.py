@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitreous.engines import Outputs
 from vitreous.errors import RunError, UsageError
-from vitreous.models.activations import count
+from vitreous.models.cost.activations import count
 from vitreous.workflows import latency
 from vitreous.workflows import profile as profile_module
 from vitreous.workflows.latency import ENGINES, choose_engines

@@ -48,9 +48,10 @@ def run(arguments: Sequence[str], console: Console) -> int:
     return 0
 
 
-def _megabytes(activations: dict[str, int] | None, what: str) -> str:
+def _megabytes(activations: dict[str, int | None] | None, what: str) -> str:
     """Activation memory of one image; models outside the closed form are `profile`'s business."""
-    return f"{activations[what] / 1e6:.1f} MB" if activations else "-"
+    found = activations and activations[what]
+    return f"{found / 1e6:.1f} MB" if found else "-"
 
 
 def _shown(tags: Sequence[str]) -> str:

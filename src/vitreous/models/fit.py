@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitreous.errors import WeightsError
-from vitreous.models.patch import PatchEmbedding
+from vitreous.models.layers.patch import PatchEmbedding
 from vitreous.models.resample import Convention, adapt_channels, resample_patches, resample_positions
 from vitreous.models.vit import VisionTransformer
 from vitreous.models.weights import State

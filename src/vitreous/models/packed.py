@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitreous.models.attention import KeyUnbiasedLinear, MultiHeadAttention
-from vitreous.models.block import TransformerBlock
-from vitreous.models.mlp import MLP, SwiGLU
-from vitreous.models.norm import LayerScale
-from vitreous.models.pool import TokenPool
-from vitreous.models.rope import RotaryEmbedding, Rotation, rotate
+from vitreous.models.layers.attention import KeyUnbiasedLinear, MultiHeadAttention
+from vitreous.models.layers.block import TransformerBlock
+from vitreous.models.layers.mlp import MLP, SwiGLU
+from vitreous.models.layers.norm import LayerScale
+from vitreous.models.layers.pool import TokenPool
+from vitreous.models.layers.rope import RotaryEmbedding, Rotation, rotate
 from vitreous.models.vit import VisionTransformer
 
 SCORES_BYTES = 2 << 20

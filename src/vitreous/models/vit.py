@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitreous.models.block import BLOCKS, Part
-from vitreous.models.norm import make_norm
-from vitreous.models.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding, Size, pair
-from vitreous.models.pool import AttentionPool, ClassAndMeanPool, MeanPool, PairedHead, SequencePool, TokenPool
-from vitreous.models.position import sincos_positions
-from vitreous.models.rope import Axes, Coordinates, Layout, RotaryEmbedding, take
+from vitreous.models.layers.block import BLOCKS, Part
+from vitreous.models.layers.norm import make_norm
+from vitreous.models.layers.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding, Size, pair
+from vitreous.models.layers.pool import AttentionPool, ClassAndMeanPool, MeanPool, PairedHead, SequencePool, TokenPool
+from vitreous.models.layers.position import sincos_positions
+from vitreous.models.layers.rope import Axes, Coordinates, Layout, RotaryEmbedding, take
 
 POOLINGS = ("cls", "mean", "cls_mean", "attention", "sequence")
 STEMS = ("linear", "conv", "shifted")
@@ -112,9 +112,9 @@ class VisionTransformer(nn.Module):
         stem: a linear map of each patch, 3x3 convolutions ("conv"), or shifted patches. patch_bias, patch_norm: of the
         linear map. num_registers: extra learned tokens (Darcet et al. 2024, arXiv:2309.16588).
         positions: added to patches, and with `class_position` to [CLS] and the distillation token, never to registers.
-        rope and `rope_*`: as in `models.rope.RotaryEmbedding`; it goes with any of the above.
-        block: a key of `models.block.BLOCKS`. qkv_bias: "qv" leaves the keys' out. bias: of projections and MLP.
-        qk_norm, differential, sub_norm: see `models.attention`, `models.differential`. activation: None is GELU, and SiLU
+        rope and `rope_*`: as in `models.layers.rope.RotaryEmbedding`; it goes with any of the above.
+        block: a key of `models.layers.block.BLOCKS`. qkv_bias: "qv" leaves the keys' out. bias: of projections and MLP.
+        qk_norm, differential, sub_norm: see `models.layers.attention`, `models.layers.differential`. activation: None is GELU, and SiLU
         for SwiGLU. layer_scale: initial value, None for none; layer_scale_on: the branches that have it.
         input_norm: before the first block (CLIP). output_norm: of the tokens, or of what is pooled from them.
         pooling: [CLS] (with the distillation token beside it where there is one), the mean of the patches, both side by

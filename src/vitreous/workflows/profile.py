@@ -21,12 +21,12 @@ from vitreous.config.input import InputSpec
 from vitreous.engines.cpu import fast_matmul
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import UsageError, unknown_name
-from vitreous.models.activations import ActivationMemory, Setting, count, measure
 from vitreous.models.build import Architecture, architecture, build, check_takes, default_image_size
 from vitreous.models.cost import ResolutionPoint, count_macs, count_parameters, curve_sizes, resolution_curve, vit_macs
+from vitreous.models.cost.activations import ActivationMemory, Setting, count, measure
+from vitreous.models.cost.memory import outside_closed_form, runs_fused, saved_by_part, vit_memory
+from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.load import load_model
-from vitreous.models.memory import outside_closed_form, runs_fused, saved_by_part, vit_memory
-from vitreous.models.numbers import ViTNumbers
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.folder import RunFolder
 from vitreous.workflows.environment import available_memory, default_device, processor, require, versions

@@ -11,9 +11,9 @@ from torch import nn
 from vitreous.errors import unknown_name
 from vitreous.models.build import architecture, build, default_image_size, timm_models
 from vitreous.models.cost import count_macs, count_parameters, vit_macs
+from vitreous.models.cost.memory import outside_closed_form, vit_memory
+from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.fetch import Published, published
-from vitreous.models.memory import outside_closed_form, vit_memory
-from vitreous.models.numbers import ViTNumbers
 from vitreous.models.presets import CNN_BASELINES, PRESETS, full_name, known_models, parse_vit
 from vitreous.models.vit import VisionTransformer
 
@@ -46,7 +46,7 @@ def _entry(name: str) -> dict[str, Any]:
         "image_size": size,
         "parameters": count_parameters(model),
         "macs": _macs(model, size),
-        "activation_bytes": _activations(model, size),
+        "activation_bytes": _activations(model),
         "pretrained": f"timm:{tags[0].name}" if tags else None,
         "licence": tags[0].licence if tags else None,
         "tags": [f"timm:{tag.name}" for tag in tags],
@@ -61,7 +61,7 @@ def _macs(model: nn.Module, size: int) -> int:
     return count_macs(model, (3, size, size))
 
 
-def _activations(model: nn.Module, size: int) -> dict[str, int] | None:
+def _activations(model: nn.Module) -> dict[str, int | None] | None:
     """Bytes for one image in fp32 on a CPU, for Vision Transformers that the closed form covers; `profile` counts the rest."""
     if not isinstance(model, VisionTransformer):
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitreous.errors import WeightsError
-from vitreous.models.patch import pair
+from vitreous.models.layers.patch import pair
 from vitreous.models.resample import Convention
 
 _VIT = {

@@ -21,7 +21,7 @@ from vitreous.models.foreign.huggingface_config import (
     hidden_dim_of,
     settings_of,
 )
-from vitreous.models.patch import pair
+from vitreous.models.layers.patch import pair
 from vitreous.models.vit import VisionTransformer
 from vitreous.models.weights import State
 

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vitreous.models.attention import MultiHeadAttention
-from vitreous.models.differential import DifferentialAttention
-from vitreous.models.mlp import MLPS
-from vitreous.models.norm import DropPath, make_layer_scale, make_norm
-from vitreous.models.rope import Rotation
+from vitreous.models.layers.attention import MultiHeadAttention
+from vitreous.models.layers.differential import DifferentialAttention
+from vitreous.models.layers.mlp import MLPS
+from vitreous.models.layers.norm import DropPath, make_layer_scale, make_norm
+from vitreous.models.layers.rope import Rotation
 
 Part = Literal["attention", "mlp"]
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vitreous.models.attention import Norm, plain_is_faster
-from vitreous.models.mlp import MLP
+from vitreous.models.layers.attention import Norm, plain_is_faster
+from vitreous.models.layers.mlp import MLP
 
 
 class Pooling(Protocol):

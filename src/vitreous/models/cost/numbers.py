@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from vitreous.models.block import BLOCKS, BranchedBlock, TransformerBlock
-from vitreous.models.differential import DifferentialAttention
-from vitreous.models.mlp import MLP, SwiGLU
-from vitreous.models.norm import LayerScale
-from vitreous.models.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding
-from vitreous.models.pool import AttentionPool, ClassAndMeanPool, MeanPool, SequencePool, TokenPool
+from vitreous.models.layers.block import BLOCKS, BranchedBlock, TransformerBlock
+from vitreous.models.layers.differential import DifferentialAttention
+from vitreous.models.layers.mlp import MLP, SwiGLU
+from vitreous.models.layers.norm import LayerScale
+from vitreous.models.layers.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding
+from vitreous.models.layers.pool import AttentionPool, ClassAndMeanPool, MeanPool, SequencePool, TokenPool
 from vitreous.models.vit import VisionTransformer
 
 POOLERS: dict[type[nn.Module], str] = {
@@ -58,7 +58,7 @@ class ViTNumbers:
     depth: int
     num_heads: int
     block: str
-    """A key of `models.block.BLOCKS`."""
+    """A key of `models.layers.block.BLOCKS`."""
     norm: str
     """"layer" or "rms"."""
     qk_norm: bool

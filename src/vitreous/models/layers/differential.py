@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vitreous.models.attention import MultiHeadAttention, Norm
-from vitreous.models.rope import Rotation
+from vitreous.models.layers.attention import MultiHeadAttention, Norm
+from vitreous.models.layers.rope import Rotation
 
 
 class DifferentialAttention(MultiHeadAttention):

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitreous.models.activations import Setting, count
 from vitreous.models.build import Architecture, build, check_takes, resized
-from vitreous.models.memory import outside_closed_form, runs_fused, vit_memory
-from vitreous.models.numbers import ViTNumbers
+from vitreous.models.cost.activations import Setting, count
+from vitreous.models.cost.memory import outside_closed_form, runs_fused, vit_memory
+from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.vit import VisionTransformer
 
 

@@ -37,9 +37,9 @@ from dataclasses import dataclass
 
 import torch
 
-from vitreous.models import attention
-from vitreous.models.activations import ActivationMemory
-from vitreous.models.numbers import ViTNumbers
+from vitreous.models.cost.activations import ActivationMemory
+from vitreous.models.cost.numbers import ViTNumbers
+from vitreous.models.layers import attention
 
 STATISTIC = 4
 """Bytes of a mean, a reciprocal deviation or an angle, which are float32 whatever the activations are."""

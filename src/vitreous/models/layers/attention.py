@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vitreous.models.rope import Rotation, rotate
+from vitreous.models.layers.rope import Rotation, rotate
 
 # On a CPU, in bf16 or where fp32 products take the oneDNN route (`engines.cpu.fast_matmul`), two matrix products and a
 # softmax are 1.2 to 8 times as fast as the fused kernel, forward and backward, the more so the shorter the sequence
