@@ -13,12 +13,11 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from record import spread, write
+from record import write
+from timing import interleaved
 
 from vitreous.engines.cpu import fast_matmul, medium_is_exact
 
@@ -37,24 +36,6 @@ print(statistics.median(times[2:]))
 """
 
 
-def milliseconds(work: Callable[[], object]) -> float:
-    """Processor time of this process, with one thread: steady where others use the machine too."""
-    begin = time.process_time()
-    work()
-    return 1000 * (time.process_time() - begin)
-
-
-def interleaved(candidates: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
-    """Every candidate once a round, in turn, after one warm-up."""
-    for work in candidates.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(ROUNDS):
-        for name, work in candidates.items():
-            times[name].append(milliseconds(work))
-    return {name: spread(values) for name, values in times.items()}
-
-
 def matrix_products() -> dict[str, dict[str, float]]:
     """fp32, 1576 x 768 by 768 x 3072: the first MLP layer of ViT-B for 8 images."""
     a, b = torch.randn(1576, 768), torch.randn(768, 3072)
@@ -63,7 +44,7 @@ def matrix_products() -> dict[str, dict[str, float]]:
         with fast_matmul():
             torch.matmul(a, b)
 
-    return interleaved({"default": lambda: a @ b, "onednn": fast})
+    return interleaved({"default": lambda: a @ b, "onednn": fast}, ROUNDS)
 
 
 def attention(tokens: int) -> dict[str, dict[str, float]]:
@@ -78,7 +59,7 @@ def attention(tokens: int) -> dict[str, dict[str, float]]:
         with fast_matmul():
             (((q * 0.125) @ k.transpose(-2, -1)).softmax(-1) @ v).sum().backward()
 
-    return interleaved({"fused": fused, "plain": plain})
+    return interleaved({"fused": fused, "plain": plain}, ROUNDS)
 
 
 POLICIES = {

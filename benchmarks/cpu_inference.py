@@ -16,7 +16,6 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from record import spread, write
+from record import write
+from timing import interleaved
 from torch import nn
 
 from vitreous.config.input import InputSpec
@@ -45,24 +45,6 @@ CANDIDATES = ("timm", "timm bf16 autocast", "eager", "packed", "packed-bf16", "o
 SHAPE = (3, 224, 224)
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
 """What `vitreous.cli.main` sets; OpenMP reads it once, when torch is imported."""
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    begin = clock()
-    work()
-    return 1000 * (clock() - begin)
-
-
-def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Every candidate once a round, in turn, after one warm-up."""
-    for work in candidates.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, work in candidates.items():
-            times[name].append(milliseconds(work))
-    return {name: spread(values) for name, values in times.items()}
 
 
 def best_products(rounds: int) -> dict[str, float]:

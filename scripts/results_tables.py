@@ -113,13 +113,14 @@ def model_speed(facts: dict[str, Any]) -> list[str]:
 def cpu_inference(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"Engines against timm's eager forward pass with the same weights, interleaved in one process "
-        f"(`benchmarks/cpu_inference.py`; {machine(facts)}). Relative difference: of logits, to the largest.",
+        f"(`benchmarks/cpu_inference.py`; {machine(facts)}). Difference: of logits, relative to the largest. The best matrix product "
+        f"of one core here: {', '.join(f'{value:.0f} GFLOP/s ({name})' for name, value in facts['one_core_gflops'].items())}; "
+        "a speed-up over torch's default library cannot be larger than their ratio.",
     ]
     for threads, found in facts["threads"].items():
-        peaks = ", ".join(f"{value:.0f} ({name})" for name, value in found["gflops"].items())
         lines += [
             "",
-            f"{threads} thread(s), {found['clock']} time; best matrix product here, GFLOP/s: {peaks}.",
+            f"{threads} thread(s), {found['clock']} time:",
             "",
             "| model | batch | engine | ms an image, median (least to greatest) | times timm | share of best product | difference |",
             "| --- | --- | --- | --- | --- | --- | --- |",
@@ -150,7 +151,7 @@ def parity(facts: dict[str, Any]) -> str:
         "Random weights, also where training starts from zero, one or 1e-5; float32; the larger of the differences of tokens and "
         f"logits, relative to the largest number of the reference. Pass is at most {limit:.0e}, there and, for timm, back.",
         "",
-        f"{sum(map(passes, rows))} of {len(rows)} pass. `5 of 24` blocks: built with fewer, so that both models fit into memory.",
+        f"{sum(map(passes, rows))} of {len(rows)} pass. `5 of 24` blocks: large models are built with fewer, to keep memory and time within bounds.",
         "",
         "| name | image | tokens | blocks | difference | pass |",
         "| --- | --- | --- | --- | --- | --- |",
