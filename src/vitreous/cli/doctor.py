@@ -41,5 +41,6 @@ def run(arguments: Sequence[str], console: Console) -> int:
     ]
     lines.append("")
     lines += [f"{name.replace('_', ' '):<22} {value}" for name, value in found["fast_paths"].items()]
+    lines.append("VITREOUS_CPU=plain in the environment turns the fast paths of a CPU off.")
     console.result(found, "\n".join(lines))
     return 0

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
 
 def _megabytes(activations: dict[str, int | None] | None, what: str) -> str:
     """Activation memory of one image; models outside the closed form are `profile`'s business."""
-    found = activations and activations[what]
+    found = activations[what] if activations else None
     return f"{found / 1e6:.1f} MB" if found else "-"
 
 

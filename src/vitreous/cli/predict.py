@@ -40,11 +40,13 @@ class PredictArguments(Common):
 def run(arguments: Sequence[str], console: Console) -> int:
     parsed = parse(PredictArguments, arguments, "predict", DESCRIPTION)
     from vitreous.engines.onnxruntime import available_cores
+    from vitreous.engines.select import describe
     from vitreous.serving.predictor import Predictor
     from vitreous.workflows.predict import predict
     from vitreous.workflows.summary import aligned
 
     predictor = Predictor.load(parsed.run, parsed.engine, parsed.threads)
+    console.say(describe(predictor.engine))
     found = predict(
         predictor,
         parsed.inputs,

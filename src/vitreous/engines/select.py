@@ -52,6 +52,11 @@ def engine_for(model: nn.Module, shape: tuple[int, int, int], device: str = "cpu
     return packed_or_eager(model, pack, shape)
 
 
+def describe(engine: Engine) -> str:
+    """One line for people: which engine runs, and why it is the one where the processor decided."""
+    return f"engine {engine.name}" + (f": {cpu_path().reason}" if engine.name.startswith("packed") else "")
+
+
 def _eager(run: RunFolder, threads: int | None) -> Engine:
     return EagerEngine(_load_model(run, "The eager engine", threads))
 

@@ -17,6 +17,7 @@ from vitreous.data import BadFile, PixelStore, Source, Split, load_source
 from vitreous.data import scan as scanning
 from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
+from vitreous.engines.select import describe
 from vitreous.errors import DataError, UsageError, unknown_name
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
@@ -69,6 +70,7 @@ def evaluate(
     began = time.monotonic()
     threads = threads or available_cores()
     loaded = load_engine(run, engine, threads)
+    reporter.say(describe(loaded))
     with reporter.task(f"reading {part} images", "images") as progress:
         store = PixelStore(
             source,

@@ -17,7 +17,7 @@ import torch
 from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split
-from vitreous.engines.cpu import cpu_path
+from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
 from vitreous.models.build import architecture, check_known, is_vit
@@ -136,7 +136,7 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         f"{precision} on {device}, {threads} threads"
     )
     if device == "cpu":
-        reporter.say(cpu_path().reason)
+        reporter.say(_cpu_products(precision))
     return Setup(
         # The number of threads decides the order of sums, so it is stored: the same settings give the same weights.
         config=replace(resolved.config, precision=precision, threads=threads),
@@ -150,6 +150,15 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         macs=macs,
         parameters=parameters,
     )
+
+
+def _cpu_products(precision: str) -> str:
+    """How matrix products are computed in training on this CPU, and how to have it otherwise."""
+    if precision != "fp32":
+        return "products in bf16 through oneDNN, sums and weights in fp32 (--precision fp32 for all)"
+    if cpu_path().fast and medium_is_exact():
+        return "products in fp32 through oneDNN, as exact as torch's default and faster on some processors (VITREOUS_CPU=plain for the default)"
+    return f"products by torch's default: {cpu_path().reason}"
 
 
 def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget: Budget | None) -> Setup:
