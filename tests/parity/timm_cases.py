@@ -83,20 +83,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def case(name: str, *, depth: int = 0, side: int = 0) -> Case:
     """depth: blocks to build at most, 0 for all of them; side: patches along an image's side, 0 for the published size."""
-    with torch.device("meta"):
-        whole: Any = create(name)
-    blocks = len(whole.blocks)
-    changes: dict[str, Any] = {"num_classes": 7}
-    if side:
-        ph, pw = whole.patch_embed.patch_size
-        changes["img_size"] = (side * ph, side * pw)
-    if depth and depth < blocks:
-        changes["depth"] = depth
-        heads = [getattr(block.attn, "num_kv_heads", None) for block in whole.blocks if hasattr(block, "attn")]
-        if any(heads):  # grouped-query attention, in some models of the middle blocks only: keep one of each kind
-            changes["num_kv_heads"] = tuple(([heads[0], heads[blocks // 2]] * depth)[:depth])
-    with torch.device("meta"):
-        theirs: Any = create(name, **changes)
+    theirs, blocks = _skeleton(name, depth, side)
     theirs = theirs.to_empty(device="cpu").eval()
     for module in theirs.modules():
         if hasattr(module, "init_non_persistent_buffers"):
@@ -112,6 +99,32 @@ def case(name: str, *, depth: int = 0, side: int = 0) -> Case:
     if ours.image_size != tuple(theirs.patch_embed.img_size):  # timm's convolution leaves the last pixels out
         theirs.patch_embed.img_size = ours.image_size
     return Case(name, theirs, ours, images, (len(theirs.blocks), blocks), notes)
+
+
+def signature(name: str, *, depth: int = 0, side: int = 0) -> str:
+    """Everything that decides what timm's module and ours compute, as text: two names of one signature are one test."""
+    theirs, _ = _skeleton(name, depth, side)
+    flags = {key: value for key, value in vars(theirs).items() if isinstance(value, bool | int | float | str)}
+    shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+    return f"{type(theirs)} {theirs} {flags} {shapes} {sorted(arguments_of(theirs).items(), key=str)}"
+
+
+def _skeleton(name: str, depth: int, side: int) -> tuple[Any, int]:
+    """timm's module without memory, and how many blocks the whole model has."""
+    with torch.device("meta"):
+        whole: Any = create(name)
+    blocks = len(whole.blocks)
+    changes: dict[str, Any] = {"num_classes": 7}
+    if side:
+        ph, pw = whole.patch_embed.patch_size
+        changes["img_size"] = (side * ph, side * pw)
+    if depth and depth < blocks:
+        changes["depth"] = depth
+        heads = [getattr(block.attn, "num_kv_heads", None) for block in whole.blocks if hasattr(block, "attn")]
+        if any(heads):  # grouped-query attention, in some models of the middle blocks only: keep one of each kind
+            changes["num_kv_heads"] = tuple(([heads[0], heads[blocks // 2]] * depth)[:depth])
+    with torch.device("meta"):
+        return create(name, **changes), blocks
 
 
 def fill(model: nn.Module) -> None:
@@ -147,4 +160,16 @@ def create(name: str, **changes: Any) -> nn.Module:
         return timm.create_model(name, **changes)
 
 
-__all__ = ["LEFT_OUT", "MODULES", "TOLERANCE", "Case", "case", "create", "fill", "left_out", "plain_vits", "relative"]
+__all__ = [
+    "LEFT_OUT",
+    "MODULES",
+    "TOLERANCE",
+    "Case",
+    "case",
+    "create",
+    "fill",
+    "left_out",
+    "plain_vits",
+    "relative",
+    "signature",
+]
