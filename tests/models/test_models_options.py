@@ -371,3 +371,51 @@ def test_options_that_do_not_fit_are_refused_naming_what_would(changes: dict[str
 def test_rotary_positions_do_not_join_differential_attention() -> None:
     with pytest.raises(ValueError, match="differential"):
         make(rope="axial", differential=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"output_norm": "x"}, "tokens, pooled, none"),
+        ({"drop_path_shape": "x"}, "linear, uniform"),
+        ({"rope_layout": "x"}, "half, interleaved"),
+        ({"rope_axes": "x"}, "yx, xy"),
+        ({"rope_coordinates": "x"}, "index, unit"),
+        ({"sub_norm": ("x",)}, "attention, mlp"),
+        ({"layer_scale_on": ("x",)}, "attention, mlp"),
+        ({"qkv_bias": "k"}, "qv"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"num_registers": -1}, "num_registers must be at least 0"),
+        ({"in_chans": 0}, "in_chans"),
+        ({"drop_path": 1.0}, r"\[0, 1\)"),
+        ({"patch_dropout": -0.5}, r"\[0, 1\)"),
+        ({"image_size": 32.5}, "size"),
+        ({"patch_size": (8, 8, 8)}, "size"),
+        ({"pooling": "attention", "pool_heads": 5}, "not divisible by num_heads 5"),
+        ({"embed_dim": 100, "rope": "axial"}, "not divisible by num_heads 3"),
+        ({"rope": "axial", "num_registers": 3, "rope_register_theta": 9.0}, "square grid"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=named):
+        VisionTransformer(**{**TINY, **changes})
+
+
+def test_shares_of_cls_and_mean_add_up_also_where_the_mean_takes_cls_in() -> None:
+    model = make(pooling="cls_mean", pool_prefix=True, num_registers=2)
+    tokens = model.forward_features(images_for(model))
+    torch.testing.assert_close(model.pool_weights(tokens).sum(1), torch.ones(3))
+
+
+def test_rmsnorm_under_autocast_is_quiet_and_keeps_the_type() -> None:
+    model = make(norm="rms", qk_norm=True).eval()
+    images = images_for(model)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found = model(images)
+    torch.testing.assert_close(found.float(), model(images), atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("net", [{"rope": "mixed"}, {"rope": "none"}, {"differential": True}, {"num_registers": 3}])
+def test_a_presets_parts_make_way_for_what_the_caller_asks_for(net: dict[str, Any]) -> None:
+    model = build(architecture("vit_plain_micro", num_classes=3, image_size=32, **net)).eval()
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

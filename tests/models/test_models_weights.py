@@ -19,6 +19,7 @@ from vitreous.errors import WeightsError
 from vitreous.models import VisionTransformer
 from vitreous.models.fetch import fetch_timm, hub_is_reachable, read_weights
 from vitreous.models.fit import load_into
+from vitreous.models.layers.position import sincos_positions
 from vitreous.models.resample import resample_patches
 from vitreous.models.weights import from_timm
 
@@ -287,3 +288,27 @@ def test_half_precision_weights_are_widened() -> None:
     model = make(num_registers=0)
     load_into(model, state, "half")
     assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+
+
+def test_fixed_positions_are_those_of_the_new_grid_and_need_not_be_stored() -> None:
+    source, model = make(positions="sincos", image_size=64), make(positions="sincos")
+    expected = sincos_positions((4, 4), 24)
+    load_into(model, dict(source.state_dict()), "larger")
+    assert model.position_embedding is not None
+    torch.testing.assert_close(model.position_embedding, expected)
+    state = dict(source.state_dict())
+    del state["position_embedding"]
+    load_into(model, state, "without")
+    torch.testing.assert_close(model.position_embedding, expected)
+    with pytest.raises(WeightsError, match="learned positions"):
+        load_into(model, dict(make().state_dict()) | {"position_embedding": torch.randn(1, 16, 24)}, "learned")
+
+
+def test_a_convolutional_stem_takes_other_channels_and_refuses_another_patch() -> None:
+    source = make(stem="conv")
+    grey = make(stem="conv", in_chans=1).eval()
+    assert load_into(grey, dict(source.state_dict()), "x") == ("The first layer was adapted from 3 to 1 channels.",)
+    images = torch.randn(2, 1, 32, 32)
+    torch.testing.assert_close(grey(images), source.eval()(images.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-5)
+    with pytest.raises(WeightsError, match="another patch size"):
+        load_into(make(stem="conv", patch_size=4), dict(source.state_dict()), "x")

@@ -133,7 +133,7 @@ def test_weights_for_another_image_size_act_as_in_timm() -> None:
     state = dict(source.state_dict())
     theirs.load_state_dict(state | {"pos_embed": resample_abs_pos_embed(state["pos_embed"], [6, 10], [8, 8])})
     ours = VisionTransformer(image_size=(48, 80), patch_size=8, **SMALL).eval()
-    assert load_into(ours, from_timm(state), "timm") == ("Positions resampled from a 8 x 8 grid to 6 x 10.",)
+    assert load_into(ours, from_timm(state), "timm") == ("Positions resampled from 8 x 8 to 6 x 10 patches.",)
     x = images(2, 3, 48, 80)
     assert largest_difference(ours(x), theirs(x)) <= TOLERANCE
 

@@ -176,7 +176,7 @@ def test_published_weights_are_fitted_and_each_change_is_said(
     name = "timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     model = vitreous.create_model("vit_tiny", 3, init=name, image_size=96, in_chans=4, patch_size=8)
     said = capsys.readouterr().err
-    assert "Positions resampled from a 14 x 14 grid to 12 x 12." in said
+    assert "Positions resampled from 14 x 14 to 12 x 12 patches." in said
     assert "Patches resampled from 16 x 16 pixels to 8 x 8." in said
     assert "The first layer was adapted from 3 to 4 channels." in said
     assert "The classification head starts fresh, for 3 classes." in said
@@ -252,3 +252,48 @@ def test_training_starts_from_a_run_at_another_size_with_the_runs_own_shape(
         assert stored["arguments"][name] == before["arguments"][name]
     facts = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     assert any("resampled" in note for note in facts["weights"]["notes"]), facts["weights"]
+
+
+def test_a_run_folder_as_a_name_keeps_its_head_and_channels(trained: Path) -> None:
+    clf = vitreous.load(trained)
+    again = vitreous.create_model(str(trained))
+    for name, value in clf.model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    with pytest.raises(UsageError, match="brings its own weights"):
+        vitreous.create_model(str(trained), init="auto")
+
+
+def test_what_no_tensor_shows_comes_with_the_weights_or_is_refused(
+    hub: SimpleNamespace, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = vitreous.load(trained).run.architecture
+    shape = {name: stored["arguments"][name] for name in ("depth", "embed_dim")}
+    patch = stored["arguments"]["patch_size"][0]
+    model = vitreous.create_model(
+        "vit_compact", 3, init=str(trained), image_size=16, patch_size=patch, mlp_ratio=2.0, **shape
+    )
+    assert isinstance(model, VisionTransformer)
+    assert model.blocks[0].attention.num_heads == stored["arguments"]["num_heads"]  # type: ignore[union-attr]
+    assert "as the weights were made with" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match="made with num_heads=3"):
+        vitreous.create_model("vit_tiny", 3, init="timm:vit_tiny_patch16_224.augreg_in21k_ft_in1k", num_heads=6)
+
+
+def test_a_model_named_like_its_weights_is_told_how_to_say_so() -> None:
+    for name in ("timm:vit_tiny_patch16_224", "vit_tiny_patch16_224.augreg_in21k"):
+        with pytest.raises(UsageError, match="--init"):
+            vitreous.create_model(name, 3)
+
+
+def test_weights_for_a_convolutional_model_are_refused_before_any_is_fetched(hub: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="for Vision Transformers only"):
+        vitreous.create_model("resnet18", 3, init="timm:resnet18.a1_in1k")
+    assert hub.fetched == []
+
+
+def test_images_need_not_be_square() -> None:
+    model = vitreous.create_model("vit_tiny", 3, image_size=(64, 32))
+    assert isinstance(model, VisionTransformer)
+    assert model.grid_size == (16, 8)
+    with pytest.raises(UsageError, match="image_size"):
+        vitreous.create_model("vit_tiny", 3, image_size=-16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +258,14 @@ def test_training_memory_is_that_of_the_way_training_computes() -> None:
     expected = count(skeleton, (3, 64, 64), 2, training=profile_module.training_products("cpu"))
     assert entry["memory"]["training_bytes"] == expected.training
     assert entry["memory"]["inference_bytes"] == expected.inference
+
+
+def test_a_convolutional_model_alone_is_profiled_in_a_fresh_process(in_process: Callable[..., Any]) -> None:
+    code = (
+        "import os; os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'\n"
+        "from vitreous.workflows.profile import profile\n"
+        "found = profile(['resnet_micro'], batches=(1,), engines=('eager',), seconds=0.01)\n"
+        "assert found.models[0]['macs'] > 0\n"
+    )
+    done = in_process(code)
+    assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ class EvaluateArguments(Common):
     split: str | None = None
     """train, val or test. Of the run's own data val when absent; of other data test, or all where it has no parts."""
     engine: str = "auto"
-    """auto, eager or onnxruntime."""
+    """auto, packed, packed-bf16, eager or onnxruntime."""
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""
     out: Path | None = None

@@ -28,7 +28,7 @@ class ExplainArguments(Common):
     out: Path | None = None
     """Folder for the pictures; RUN/explanations when absent."""
     engine: str = "auto"
-    """auto, eager or onnxruntime."""
+    """auto, packed, packed-bf16, eager or onnxruntime."""
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""
     faithfulness: bool = True

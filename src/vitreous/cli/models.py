@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
 
-DESCRIPTION = """The models there are, with parameters and multiply-accumulates (MACs) counted for 1,000 classes, the
-activation memory of one image in fp32 (in inference and in training; `vitreous profile` measures it), and the published weights to start from (--init timm:NAME.TAG). A family name alone, such as vit_small or vit_small_dinov3, fits
-patch and image size to the data. Any plain Vision Transformer and any convolutional model of timm works too."""
+DESCRIPTION = """The models there are: parameters and multiply-accumulates (MACs) for 1,000 classes; activation memory of one
+image in fp32 with the fused attention kernel, in inference and in training (`vitreous profile` measures both as this
+machine runs them, also for the models that show none here); and the published weights to start from (--init
+timm:NAME.TAG). A family name alone, such as vit_small or vit_small_dinov3, fits patch and image size to the data. Any plain
+Vision Transformer and any convolutional model of timm works too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +32,13 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.zoo import list_models
 
     found = list_models(parsed.filter, everything=parsed.all)
-    rows = [["name", "image", "parameters", "MACs", "inference", "training", "pretrained", "licence"]]
+    rows = [["name", "image", "parameters", "MACs", "memory", "in training", "pretrained", "licence"]]
     rows += [
         [
             entry["name"],
             f"{entry['image_size']} px",
             f"{entry['parameters'] / 1e6:.2f} M",
-            f"{entry['macs'] / 1e9:.3f} G",
+            f"{entry['macs'] / 1e9:.3f} G" if entry["macs"] else "-",
             _megabytes(entry["activation_bytes"], "inference"),
             _megabytes(entry["activation_bytes"], "training"),
             _shown(entry["tags"]),

@@ -26,7 +26,7 @@ class PredictArguments(Common):
     top: int = 5
     """Classes listed for an image, best first."""
     engine: str = "auto"
-    """auto, eager or onnxruntime."""
+    """auto, packed, packed-bf16, eager or onnxruntime."""
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""
     resume: bool = False

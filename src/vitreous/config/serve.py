@@ -21,7 +21,7 @@ class ServeConfig:
     token_file: Path | None = None
     """File whose first line is the bearer token every request but health probes must carry."""
     engine: str = "auto"
-    """What executes the model: auto, eager or onnxruntime."""
+    """What executes the model: auto, packed, packed-bf16, eager or onnxruntime."""
     threads: int | None = None
     """Cores used inside one forward pass; all that this process may use when absent."""
     max_batch: int = 8

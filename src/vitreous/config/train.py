@@ -103,8 +103,8 @@ class NetConfig:
     (arXiv:2302.05442) or in two branches each (arXiv:2203.09795)."""
     norm: Literal["layer", "rms"] | None = None
     """LayerNorm or RMSNorm (arXiv:1910.07467)."""
-    qkv_bias: bool | None = None
-    """Whether queries, keys and values have biases."""
+    qkv_bias: bool | Literal["qv"] | None = None
+    """Whether queries, keys and values have biases: all, none, or queries and values only (qv)."""
     qk_norm: bool | None = None
     """Normalise queries and keys: steadier training (arXiv:2302.05442)."""
     differential: bool | None = None

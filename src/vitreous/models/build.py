@@ -10,6 +10,7 @@ from torch import nn
 
 from vitreous.errors import UsageError
 from vitreous.models.cnn import ConvNet
+from vitreous.models.layers.patch import Size, pair
 from vitreous.models.presets import CNN_BASELINES, PRESETS, check_model_name, parse_vit
 from vitreous.models.timm_models import plain_vits, timm_arguments
 from vitreous.models.vit import VisionTransformer
@@ -29,10 +30,10 @@ class Architecture:
         return {"name": self.name, "family": self.family, "arguments": self.arguments}
 
 
-def architecture(name: str, *, num_classes: int, image_size: int = 0, in_chans: int = 3, **net: Any) -> Architecture:
+def architecture(name: str, *, num_classes: int, image_size: Size = 0, in_chans: int = 3, **net: Any) -> Architecture:
     """The architecture a name stands for.
 
-    image_size: pixels; 0 takes the one in the name, or 224. net: `NetConfig` fields that replace the name's own.
+    image_size: pixels of a square's side, or (height, width); 0 takes the one in the name, or 224. net: `NetConfig` fields that replace the name's own.
     Raises UsageError for unknown names and sizes that do not fit, naming the nearest that do.
     """
     net = {key: value for key, value in net.items() if value is not None}
@@ -44,26 +45,50 @@ def architecture(name: str, *, num_classes: int, image_size: int = 0, in_chans: 
         check_known(name)
         return _convolutional(name, num_classes, image_size, in_chans, net)
     preset = parsed.preset
-    image = image_size or default_image_size(name)
+    image = _pair(image_size or default_image_size(name), "image_size")
     patch = net.pop("patch_size", None) or parsed.patch_size
     if patch is None:
-        patch = preset.patch_size if preset.patch_size and image > SMALL_IMAGE else default_patch_size(image)
-    check_divides(image, patch)
+        patch = preset.patch_size if preset.patch_size and min(image) > SMALL_IMAGE else default_patch_size(min(image))
+    patch = _pair(patch, "patch_size")
+    for side, part in zip(image, patch, strict=True):
+        check_divides(side, part)
     arguments = {
-        "image_size": [image, image],
-        "patch_size": [patch, patch],
+        "image_size": image,
+        "patch_size": patch,
         "num_classes": num_classes,
         "in_chans": in_chans,
         "stem": "linear",
         "pooling": "cls",
     }
-    arguments |= preset.arguments | net
+    arguments |= _joined(preset.arguments, net)
     arguments.setdefault("class_token", arguments["pooling"] in ("cls", "cls_mean"))
     return Architecture(name, "vit", arguments)
 
 
+def _pair(size: Size, name: str) -> list[int]:
+    """[height, width] in pixels. Raises UsageError."""
+    try:
+        return list(pair(size))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{name} is not a size: {error}.") from error
+
+
+def _joined(preset: dict[str, Any], net: dict[str, Any]) -> dict[str, Any]:
+    """A preset's arguments with the caller's in their place, without those that only made sense with what was replaced."""
+    kept = dict(preset)
+    if net.get("differential"):
+        net = {"rope": "none", **net}
+    if net.get("rope", preset.get("rope")) != preset.get("rope"):
+        kept = {name: value for name, value in preset.items() if not name.startswith("rope")}
+        if net["rope"] == "mixed":  # as in its paper
+            kept |= {"rope_coordinates": "index", "rope_theta": 10.0}
+    if net.get("num_registers", preset.get("num_registers")) != preset.get("num_registers"):
+        kept.pop("rope_register_theta", None)
+    return kept | net
+
+
 def resized(
-    found: Architecture, *, num_classes: int, image_size: int = 0, in_chans: int = 3, **net: Any
+    found: Architecture, *, num_classes: int, image_size: Size = 0, in_chans: int = 3, **net: Any
 ) -> Architecture:
     """A Vision Transformer's architecture for other images, channels or classes; 0 keeps the image size.
 
@@ -72,9 +97,9 @@ def resized(
     arguments: dict[str, Any] = dict(found.arguments) | {"num_classes": num_classes, "in_chans": in_chans}
     net = {key: value for key, value in net.items() if value is not None}
     if "patch_size" in net:
-        arguments["patch_size"] = [net.pop("patch_size")] * 2
+        arguments["patch_size"] = _pair(net.pop("patch_size"), "patch_size")
     if image_size:
-        arguments["image_size"] = [image_size, image_size]
+        arguments["image_size"] = _pair(image_size, "image_size")
     for image, patch in zip(arguments["image_size"], arguments["patch_size"], strict=True):
         check_divides(image, patch)
     return Architecture(found.name, found.family, arguments | net)
@@ -127,7 +152,7 @@ def check_divides(image: int, patch: int) -> None:
     )
 
 
-def _of_timm(name: str, num_classes: int, image_size: int, in_chans: int, net: dict[str, Any]) -> Architecture:
+def _of_timm(name: str, num_classes: int, image_size: Size, in_chans: int, net: dict[str, Any]) -> Architecture:
     """One of timm's plain Vision Transformers that no table here names, at its own size or another."""
     arguments = timm_arguments(name, num_classes=num_classes, in_chans=in_chans)
     if arguments["num_classes"] != num_classes:
@@ -137,7 +162,7 @@ def _of_timm(name: str, num_classes: int, image_size: int, in_chans: int, net: d
     )
 
 
-def _convolutional(name: str, num_classes: int, image_size: int, in_chans: int, net: dict[str, Any]) -> Architecture:
+def _convolutional(name: str, num_classes: int, image_size: Size, in_chans: int, net: dict[str, Any]) -> Architecture:
     foreign = sorted(set(net) - {"dropout", "drop_path"})
     if foreign:
         raise UsageError(
@@ -148,7 +173,8 @@ def _convolutional(name: str, num_classes: int, image_size: int, in_chans: int, 
         "name": name,
         "num_classes": num_classes,
         "in_chans": in_chans,
-        "small_stem": name.startswith("resnet") and (image_size or default_image_size(name)) <= 64,
+        "small_stem": name.startswith("resnet")
+        and min(_pair(image_size or default_image_size(name), "image_size")) <= 64,
         "dropout": net.get("dropout", 0.0),
         "drop_path": net.get("drop_path", 0.0),
     }
@@ -196,6 +222,12 @@ def timm_models() -> tuple[str, ...]:
 
 def check_known(name: str) -> None:
     """Raise UsageError, naming the nearest, for a name no model answers to. Loads timm only for names that are not ours."""
+    base = name.removeprefix("timm:").partition(".")[0]
+    if base != name and (is_vit(base) or base in CNN_BASELINES):
+        raise UsageError(
+            f"{name!r} names published weights; a model's name is {base!r}.",
+            f"Write {base} for the model and timm:{name.removeprefix('timm:')} for --init.",
+        )
     if name != "auto" and parse_vit(name) is None and name not in CNN_BASELINES:
         check_model_name(name, timm_models())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from vitreous.models.foreign.google import npz_arguments, read_npz
 from vitreous.models.foreign.huggingface_config import huggingface_arguments, huggingface_convention
 from vitreous.models.foreign.original import unwrap
 from vitreous.models.resample import Convention
-from vitreous.models.timm_models import plain_vits
+from vitreous.models.timm_models import plain_vits, timm_arguments
 from vitreous.models.weights import State, from_timm
 from vitreous.runs.folder import MODEL, RUN_JSON
 
@@ -69,7 +70,7 @@ def open_weights(path: Path) -> Fetched:
     if run.get("architecture", {}).get("family") == "vit":
         return Fetched(read_weights(path), str(path), licence, arguments=run["architecture"].get("arguments"))
     if "model_type" in config:
-        state = convert(_read_tensors(_file_of(path)), config)
+        state = convert(_read_folder(path), config)
         arguments = huggingface_arguments(config)
         return Fetched(state, str(path), licence, huggingface_convention(config), arguments)
     state = _read_tensors(_file_of(path))
@@ -88,7 +89,18 @@ def read_weights(path: Path) -> State:
     if path.suffix == ".npz":
         return convert(read_npz(path))
     config = _facts(path, "config.json")
-    return convert(_read_tensors(_file_of(path)), config if "model_type" in config else None)
+    return convert(_read_folder(path), config if "model_type" in config else None)
+
+
+def _read_folder(path: Path) -> State:
+    """The tensors of a file, or of a folder: in one file or, as transformers writes large models, in several."""
+    index = _facts(path, f"{MODEL}.index.json")
+    if not (path / MODEL).is_file() and index:
+        parts = sorted(set(index.get("weight_map", {}).values()))
+        return {name: value for part in parts for name, value in _read_tensors(_file_of(path / part)).items()}
+    if not (path / MODEL).is_file() and (path / "pytorch_model.bin").is_file():
+        path = path / "pytorch_model.bin"
+    return _read_tensors(_file_of(path))
 
 
 def _file_of(path: Path) -> Path:
@@ -118,7 +130,8 @@ def _read_tensors(path: Path) -> State:
             loaded: object = load_file(path)
         else:
             # The training scripts of DINO and DeiT kept their arguments beside the weights: a bare record of settings.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of old pickle protocols; what matters is said below
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError) as error:
         raise WeightsError(
@@ -126,8 +139,8 @@ def _read_tensors(path: Path) -> State:
         ) from error
     except Exception as error:  # torch raises pickle's own errors for a refused payload
         raise WeightsError(
-            f"{str(path)!r} holds more than plain tensors and was refused without running it.",
-            "Save it again as .safetensors.",
+            f"{str(path)!r} is not a file of plain tensors and was refused without running it.",
+            "Save the weights as .safetensors.",
         ) from error
     try:
         return unwrap(loaded)
@@ -198,7 +211,12 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
 
     found = published(name)
     if found.cached is not None:
-        return Fetched(from_timm(_read_tensors(found.cached)), f"timm:{found.name} (cached)", found.licence)
+        return Fetched(
+            from_timm(_read_tensors(found.cached)),
+            f"timm:{found.name} (cached)",
+            found.licence,
+            arguments=_of(found.name),
+        )
     address = f"huggingface.co/{found.repository}"
     if offline:
         raise WeightsError(
@@ -217,15 +235,38 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
             f"The weights {found.name!r} could not be fetched ({type(error).__name__}).",
             f"Check the network, pass {found.file} of {address} with --init FILE, or train from scratch with --init scratch.",
         ) from error
-    return Fetched(from_timm(_read_tensors(Path(path))), f"timm:{found.name}", licence)
+    return Fetched(from_timm(_read_tensors(Path(path))), f"timm:{found.name}", licence, arguments=_of(found.name))
+
+
+def _of(name: str) -> dict[str, Any] | None:
+    """What timm builds under a checkpoint's name; None for what is no plain Vision Transformer."""
+    base = name.partition(".")[0]
+    return timm_arguments(base) if base in plain_vits() else None
 
 
 def hub_is_reachable(seconds: float = 3.0) -> bool:
-    """Whether a connection to the hub opens within the given time. Sends nothing."""
+    """Whether a connection to the hub, or to the proxy that leads to it, opens within the given time. Sends nothing."""
     import socket
+    import threading
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
 
-    try:
-        with socket.create_connection(("huggingface.co", 443), timeout=seconds):
-            return True
-    except OSError:
-        return False
+    from huggingface_hub import constants
+
+    hub = urlsplit(constants.ENDPOINT)
+    proxy = getproxies().get(hub.scheme)
+    at = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else hub
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with socket.create_connection((at.hostname, at.port or (443 if at.scheme == "https" else 80)), seconds):
+                answers.append(True)
+        except OSError:
+            answers.append(False)
+
+    # In a thread of its own: looking up a name has no time limit.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds + 0.5)
+    return answers == [True]

@@ -13,7 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitreous.errors import WeightsError
-from vitreous.models.layers.patch import PatchEmbedding
+from vitreous.models.layers.patch import ConvStem, PatchEmbedding
+from vitreous.models.layers.position import sincos_positions
 from vitreous.models.resample import Convention, adapt_channels, resample_patches, resample_positions
 from vitreous.models.vit import VisionTransformer
 from vitreous.models.weights import State
@@ -40,12 +41,15 @@ def load_into(
     """
     notes: list[str] = []
     own, state = model.state_dict(), dict(state)
-    if POSITIONS in state:
+    if POSITIONS in own and not isinstance(model.position_embedding, nn.Parameter):
+        _check_fixed(model, state, source)
+        state[POSITIONS] = own[POSITIONS]  # sines and cosines of this grid, whatever the weights were made for
+    elif POSITIONS in state:
         _fit_positions(model, state, source, convention, grid, notes)
     if PATCHES in state and isinstance(model.patch_embedding, PatchEmbedding):
         state[PATCHES] = _fit_patches(model, state[PATCHES], source, kernel, notes)
-    elif POSITIONS in own and not isinstance(model.position_embedding, nn.Parameter):
-        state[POSITIONS] = own[POSITIONS]  # sines and cosines, which nobody needs to store
+    elif isinstance(model.patch_embedding, ConvStem):
+        _fit_stem(model, state, source, notes)
     _fit_head(model, state, own, notes)
     for name, value in own.items():
         if name not in state:
@@ -90,7 +94,7 @@ def _fit_positions(
     if grid != model.grid_size:
         patches = resample_positions(patches, grid, model.grid_size, convention)
         notes.append(
-            f"Positions resampled from a {grid[0]} x {grid[1]} grid to {model.grid_size[0]} x {model.grid_size[1]}."
+            f"Positions resampled from {grid[0]} x {grid[1]} to {model.grid_size[0]} x {model.grid_size[1]} patches."
         )
     placed, start = model.num_placed_tokens, 0
     for name, size in sizes.items():
@@ -101,6 +105,23 @@ def _fit_positions(
     if before.shape[1] < placed:
         before = patches.new_zeros(1, placed, patches.shape[2])
     state[POSITIONS] = torch.cat([before, patches], dim=1)
+
+
+def _check_fixed(model: VisionTransformer, state: State, source: str) -> None:
+    """Raise WeightsError where learned positions would be thrown away for sines and cosines."""
+    positions = state.get(POSITIONS)
+    if positions is None or positions.ndim != 3:
+        return
+    side = math.isqrt(positions.shape[1])
+    grid = model.grid_size if positions.shape[1] == math.prod(model.grid_size) else (side, side)
+    if grid[0] * grid[1] == positions.shape[1]:
+        fixed = sincos_positions(grid, model.embed_dim)
+        if fixed.shape == positions.shape and torch.allclose(fixed, positions.float().cpu(), atol=1e-3):
+            return
+    raise WeightsError(
+        f"The weights of {source!r} have learned positions; the model's are sines and cosines.",
+        "Use positions='learned'.",
+    )
 
 
 def _split(
@@ -141,6 +162,22 @@ def _fit_patches(
         weight = adapt_channels(weight, model.in_chans)
         notes.append(f"The first layer was adapted from {channels} to {model.in_chans} channels.")
     return rearrange(weight, "d c ph pw -> d (c ph pw)")
+
+
+def _fit_stem(model: VisionTransformer, state: State, source: str, notes: list[str]) -> None:
+    """A convolutional stem for other channels. Another patch size is another number of layers, and is refused."""
+    first, stem = "patch_embedding.layers.0.weight", "patch_embedding.layers."
+    theirs = {name for name in state if name.startswith(stem)}
+    ours = {name for name in model.state_dict() if name.startswith(stem)}
+    if first in state and theirs != ours:
+        raise WeightsError(
+            f"The convolutional stem of {source!r} is for another patch size than {model.patch_size[0]} pixels, "
+            "which takes another number of layers.",
+            "Keep the patch size it was made with, by choosing --net.patch-size or another image size.",
+        )
+    if first in state and state[first].shape[1] != model.in_chans:
+        notes.append(f"The first layer was adapted from {state[first].shape[1]} to {model.in_chans} channels.")
+        state[first] = adapt_channels(state[first], model.in_chans)
 
 
 def _kernel_of(model: VisionTransformer, numbers: int) -> tuple[int, int, int]:

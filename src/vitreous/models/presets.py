@@ -92,7 +92,7 @@ _OURS = "the block of ViT-5, arXiv:2602.08071, with mean pooling and four regist
 def _rows() -> Iterator[tuple[str, Preset]]:
     for size in ("tiny", "small", "base", "large", "huge", "giant"):
         patch = 14 if size in ("huge", "giant") else None
-        yield f"vit_{size}", Preset(SIZES[size], _VIT, patch, published=True)
+        yield f"vit_{size}", Preset(SIZES[size], _VIT, patch, published=size != "giant")
     # For small images and small sets: convolutional stem and mean pooling, as the compact transformers that do best
     # there (Hassani et al. 2021, arXiv:2104.05704), heads of width 32.
     compact = {"stem": "conv", "pooling": "mean"}
@@ -116,7 +116,7 @@ def _rows() -> Iterator[tuple[str, Preset]]:
         patch = 14 if size == "huge" else 16
         yield f"deit3_{size}", Preset(SIZES[size] | _DEIT3, "Touvron et al. 2022, arXiv:2204.07118", patch, 224, True)
 
-    giant = _size(1536, 40, 24, 2.66667 * 2 / 2) | _SWIGLU
+    giant = _size(1536, 40, 24, 8 / 3) | _SWIGLU
     dinov2 = {size: SIZES[size] for size in ("small", "base", "large")} | {"giant": giant}
     for size, arguments in dinov2.items():
         source = "Oquab et al. 2024, arXiv:2304.07193, table 16"

@@ -27,6 +27,7 @@ from vitreous.models.layers.rope import Axes, Coordinates, Layout, RotaryEmbeddi
 
 POOLINGS = ("cls", "mean", "cls_mean", "attention", "sequence")
 STEMS = ("linear", "conv", "shifted")
+PARTS = ("attention", "mlp")
 
 
 @dataclass
@@ -133,7 +134,41 @@ class VisionTransformer(nn.Module):
         self.patch_size = ph, pw = pair(patch_size)
         if height % ph or width % pw:
             raise ValueError(f"image size {height} x {width} is not divisible by the patch size {ph} x {pw}")
-        _check_options(pooling, stem, block, positions, class_token, distillation_token, patch_bias, patch_norm)
+        _check_words(
+            pooling=(pooling, POOLINGS),
+            stem=(stem, STEMS),
+            block=(block, tuple(BLOCKS)),
+            positions=(positions, ("learned", "sincos", "none")),
+            rope=(rope, ("none", "axial", "mixed")),
+            rope_coordinates=(rope_coordinates, ("index", "unit")),
+            rope_layout=(rope_layout, ("half", "interleaved")),
+            rope_axes=(rope_axes, ("yx", "xy")),
+            output_norm=(output_norm, ("tokens", "pooled", "none")),
+            drop_path_shape=(drop_path_shape, ("linear", "uniform")),
+            qkv_bias=(qkv_bias, (True, False, "qv")),
+        )
+        _check_words(**{f"sub_norm {part}": (part, PARTS) for part in sub_norm})
+        _check_words(**{f"layer_scale_on {part}": (part, PARTS) for part in layer_scale_on})
+        _check_numbers(
+            1, embed_dim=embed_dim, depth=depth, num_heads=num_heads, in_chans=in_chans, pool_heads=pool_heads or 1
+        )
+        _check_numbers(0, num_classes=num_classes, num_registers=num_registers)
+        _check_shares(drop_path, dropout, attention_dropout, projection_dropout, patch_dropout)
+        if embed_dim % num_heads or embed_dim % (pool_heads or num_heads):
+            heads = num_heads if embed_dim % num_heads else pool_heads
+            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {heads}")
+        if rope_register_theta is not None and math.isqrt(num_registers) ** 2 != num_registers:
+            raise ValueError(
+                f"rope_register_theta puts registers on a square grid; num_registers={num_registers} is none"
+            )
+        if pooling in ("cls", "cls_mean") and not class_token:
+            raise ValueError(f"pooling={pooling!r} reads the class token, but class_token=False leaves it out")
+        if distillation_token and not class_token:
+            raise ValueError(
+                "distillation_token=True stands beside the class token, but class_token=False leaves it out"
+            )
+        if stem != "linear" and (patch_norm or not patch_bias):
+            raise ValueError(f"patch_bias and patch_norm belong to stem='linear', not to stem={stem!r}")
         self.grid_size = (height // ph, width // pw)
         self.num_classes, self.embed_dim, self.in_chans = num_classes, embed_dim, in_chans
         self.pooling, self.patch_dropout, self.checkpointing = pooling, patch_dropout, checkpointing
@@ -350,27 +385,20 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(parameter)
 
 
-def _check_options(
-    pooling: str,
-    stem: str,
-    block: str,
-    positions: str,
-    class_token: bool,
-    distillation_token: bool,
-    patch_bias: bool,
-    patch_norm: bool,
-) -> None:
-    for name, value, known in (
-        ("pooling", pooling, POOLINGS),
-        ("stem", stem, STEMS),
-        ("block", block, tuple(BLOCKS)),
-        ("positions", positions, ("learned", "sincos", "none")),
-    ):
+def _check_words(**given: tuple[object, tuple[object, ...]]) -> None:
+    """Raise ValueError for the first value that is none of those known."""
+    for name, (value, known) in given.items():
         if value not in known:
-            raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
-    if pooling in ("cls", "cls_mean") and not class_token:
-        raise ValueError(f"pooling={pooling!r} reads the class token, but class_token=False leaves it out")
-    if distillation_token and not class_token:
-        raise ValueError("distillation_token=True stands beside the class token, but class_token=False leaves it out")
-    if stem != "linear" and (patch_norm or not patch_bias):
-        raise ValueError(f"patch_bias and patch_norm belong to stem='linear', not to stem={stem!r}")
+            raise ValueError(f"{name.split()[0]}={value!r} is not one of {', '.join(map(str, known))}")
+
+
+def _check_numbers(least: int, **given: int) -> None:
+    for name, value in given.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_shares(*chances: float) -> None:
+    for chance in chances:
+        if not 0 <= chance < 1:
+            raise ValueError(f"drop_path and the dropouts must lie in [0, 1), got {chance}")

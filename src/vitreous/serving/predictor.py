@@ -38,7 +38,7 @@ class Predictor:
     def load(cls, run: str | Path | RunFolder, engine: str = "auto", threads: int | None = None) -> Predictor:
         """Open a run folder and start an engine for it.
 
-        engine: auto, eager or onnxruntime. threads: cores inside one forward pass; all this process may use when None.
+        engine: auto, packed, packed-bf16, eager or onnxruntime. threads: cores inside one forward pass; all this process may use when None.
         Raises RunError for a folder that cannot be used, UsageError for an unknown engine, MissingExtraError.
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)

@@ -121,11 +121,11 @@ def train(data: str | Path, **settings: Any) -> Classifier:
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     init: str = "scratch",
     *,
-    image_size: int = 0,
-    in_chans: int = 3,
+    image_size: int | tuple[int, int] = 0,
+    in_chans: int | None = None,
     offline: bool = False,
     **net: Any,
 ) -> nn.Module:
@@ -133,9 +133,10 @@ def create_model(
 
     name: of a family (vit_small, vit_small_dinov3), one of timm's, or the path of a run folder, of a Hugging Face folder or
     of a Google .npz file, whose model and weights are then taken, adapted to the sizes asked for.
+    num_classes, in_chans: the source's own where the name is a path, else 1,000 and 3, when None.
 
     init: scratch, auto (published weights where they can be had, else scratch), timm:NAME, a file or a run folder.
-    image_size: pixels; 0 takes the one in the name, or 224. net: fields of `NetConfig`.
+    image_size: pixels of a square's side, or (height, width); 0 takes the one in the name, or 224. net: fields of `NetConfig`.
     Raises UsageError for unknown names and sizes that do not fit, WeightsError for a named source that cannot be had.
     """
     require("Building a model", "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from vitreous.errors import UsageError, WeightsError
 from vitreous.models.build import Architecture, architecture, build, check_takes, fitting_image_size, is_vit, resized
 from vitreous.models.fetch import Fetched, fetch_timm, hub_is_reachable, open_weights, published
 from vitreous.models.fit import load_into
+from vitreous.models.layers.patch import Size
 from vitreous.models.presets import full_name, parse_vit
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.folder import RUN_JSON, read_facts
@@ -30,6 +32,9 @@ PRETRAINED = {
     "vit_base": "vit_base_patch16_224.augreg2_in21k_ft_in1k",
 }
 """What `--init auto` starts a family from (Steiner et al. 2022, arXiv:2106.10270; Apache-2.0)."""
+
+OURS = ((None, None), (16, None), (16, 224))
+"""(patch, image) of the names that `PRETRAINED` answers for; of others it is timm's default."""
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
 """Licences of weights that `--init auto` may choose; any other must be named."""
@@ -56,9 +61,24 @@ def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> Tr
         facts_file = Path(config.init) / RUN_JSON
         if config.model == "auto" and facts_file.is_file():
             return replace(config, model=read_facts(facts_file)["architecture"]["name"])
+        if config.model == "auto" and config.init != "scratch":
+            raise UsageError(
+                f"--init {config.init} does not say which model to train.",
+                "Name it with --model, such as --model vit_base_patch16_224; a run folder or timm:NAME says it itself.",
+            )
         return config
     name = _published_for(config.model, "vit_tiny" if facts.device == "cpu" else "vit_small")
-    if name is None or facts.short_side < SMALLEST_FOR_PRETRAINED or config.net != NetConfig():
+    why = (
+        f"no published weights to choose for {config.model!r}"
+        if name is None
+        else f"images of {facts.short_side:.0f} px are too small for published weights"
+        if facts.short_side < SMALLEST_FOR_PRETRAINED
+        else "the model is changed by --net settings"
+        if config.net != NetConfig()
+        else ""
+    )
+    if name is None or why:
+        reporter.say(f"init scratch: {why}")
         return replace(config, init="scratch")
     try:
         obtain(name, offline=config.offline, say=reporter.say)
@@ -95,8 +115,8 @@ def _published_for(model: str, otherwise: str) -> str | None:
     if model == "auto":
         return PRETRAINED[otherwise]
     parsed = parse_vit(model)
-    if parsed is not None and parsed.family in PRETRAINED:
-        return PRETRAINED[parsed.family] if parsed.patch_size in (None, 16) else None
+    if parsed is not None and parsed.family in PRETRAINED and (parsed.patch_size, parsed.image_size) in OURS:
+        return PRETRAINED[parsed.family]
     if not is_vit(model) or (parsed is not None and not parsed.preset.published):
         return None
     try:
@@ -114,15 +134,20 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
     """
     net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
     sizes = {"num_classes": len(spec.classes), "image_size": spec.height, "in_chans": spec.channels}
-    found = _stored_architecture(config)
-    found = architecture(config.model, **sizes, **net) if found is None else resized(found, **sizes, **net)
+    found = shape_of(config.model, config.init, sizes, net)
+    fetched = None
+    if config.init != "scratch":
+        _check_vit(config.model, config.init)
+        fetched = _fetch(config.init, config.offline, reporter.say)
+        reporter.say(f"initial weights {fetched.source}, for {found.name}; licence: {fetched.licence}")
+        found = _agreed(found, fetched, net, reporter.say)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = build(found)
     check_takes(model, found.name, spec.shape)
-    if config.init == "scratch":
+    if fetched is None:
         return Start(model, found, {"init": "scratch", "source": None, "licence": None, "notes": []})
-    fetched, notes = start_from(model, found.name, config.init, offline=config.offline, say=reporter.say)
+    notes = _load(model, fetched, reporter.say)
     return Start(
         model,
         found,
@@ -130,28 +155,66 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
     )
 
 
-def _stored_architecture(config: TrainConfig) -> Architecture | None:
-    """The architecture of the run folder that training starts from, where that is the model asked for."""
-    facts_file = Path(config.init) / RUN_JSON
-    if not facts_file.is_file():
-        return None
-    stored = read_facts(facts_file)["architecture"]
-    return Architecture(**stored) if stored["family"] == "vit" and stored["name"] == config.model else None
+def shape_of(name: str, init: str, sizes: dict[str, Any], net: dict[str, Any]) -> Architecture:
+    """The architecture of a name; that of the run folder that weights come from where it is the model asked for."""
+    facts_file = Path(init) / RUN_JSON
+    if facts_file.is_file():
+        stored = read_facts(facts_file)["architecture"]
+        if stored["family"] == "vit" and stored["name"] == name:
+            return resized(Architecture(**stored), **sizes, **net)
+    return architecture(name, **sizes, **net)
 
 
-def start_from(
-    model: nn.Module, name: str, init: str, *, offline: bool, say: Callable[[str], None]
-) -> tuple[Fetched, tuple[str, ...]]:
-    """Load named weights into a model, adapted where sizes differ, saying each adaptation.
+def _agreed(found: Architecture, fetched: Fetched, net: dict[str, Any], say: Callable[[str], None]) -> Architecture:
+    """The architecture with what the weights' source says of options that no tensor shows: the number of heads, the
+    activation, rotary positions. Loaded into another function, weights would fit and mean nothing.
 
-    Raises UsageError for a convolutional model, WeightsError for weights that cannot be had or do not fit.
+    Raises WeightsError where the caller asked for something else.
     """
-    fetched = _fetch(init, offline, say)
-    if not isinstance(model, VisionTransformer):
+    if fetched.arguments is None or found.family != "vit":
+        return found
+    options = inspect.signature(VisionTransformer.__init__).parameters
+    changed = {}
+    for name in UNSEEN:
+        theirs = fetched.arguments.get(name, options[name].default)
+        ours = found.arguments.get(name, options[name].default)
+        if theirs == ours or (
+            name.startswith("rope_") and "none" in (_rope(fetched.arguments), _rope(found.arguments))
+        ):
+            continue
+        if net.get(name) is not None:
+            raise WeightsError(
+                f"The weights of {fetched.source!r} were made with {name}={theirs!r}, and {ours!r} was asked for.",
+                f"Leave {name} out, or train from --init scratch.",
+            )
+        changed[name] = theirs
+        say(f"{name} {theirs!r}, as the weights were made with, instead of {ours!r}")
+    return replace(found, arguments=found.arguments | changed)
+
+
+UNSEEN = (
+    "num_heads", "activation", "norm_eps", "rope", "rope_theta", "rope_coordinates", "rope_layout", "rope_axes",
+    "rope_offset", "rope_register_theta",
+)  # fmt: skip
+"""Options that decide what weights mean and that no tensor's name or shape shows."""
+
+
+def _rope(arguments: dict[str, Any]) -> str:
+    return arguments.get("rope", "none")
+
+
+def _check_vit(name: str, init: str) -> None:
+    """Raise UsageError for a convolutional model, before anything is fetched."""
+    if not is_vit(name):
         raise UsageError(
-            f"--init {init} holds Vision Transformer weights; {name!r} is a convolutional model.",
+            f"--init {init} cannot start {name!r}: initial weights are for Vision Transformers only.",
             "Use --init scratch, or a --model whose name begins with vit_.",
         )
+
+
+def _load(model: nn.Module, fetched: Fetched, say: Callable[[str], None]) -> tuple[str, ...]:
+    """Put weights into a model, adapted where sizes differ, saying each adaptation. Raises WeightsError."""
+    assert isinstance(model, VisionTransformer)
     notes = load_into(
         model,
         fetched.state,
@@ -162,38 +225,78 @@ def start_from(
     )
     for note in notes:
         say(note)
-    return fetched, notes
+    return notes
 
 
 def create(
-    name: str, num_classes: int, init: str, *, image_size: int, in_chans: int, offline: bool, **net: Any
+    name: str,
+    num_classes: int | None,
+    init: str,
+    *,
+    image_size: Size,
+    in_chans: int | None,
+    offline: bool,
+    **net: Any,
 ) -> nn.Module:
     """What `vitreous.create_model` does; see there."""
     from_dict(NetConfig, net)  # refuses unknown keywords by name, also those that a convolutional model ignores
-    sizes = {"num_classes": num_classes, "image_size": image_size, "in_chans": in_chans}
     if Path(name).exists():
-        arguments = open_weights(Path(name)).arguments
-        if arguments is None:
-            raise UsageError(
-                f"{name!r} does not say which model its weights belong to.",
-                f"Name the model and pass the file as its weights: create_model(NAME, init={name!r}).",
-            )
-        model = build(resized(Architecture(Path(name).name, "vit", arguments), **sizes, **net))
-        start_from(model, name, name, offline=True, say=_say)
-        return model
-    model = build(architecture(name, **sizes, **net))
+        return _of_path(name, num_classes, init, image_size, in_chans, net)
+    classes = 1000 if num_classes is None else num_classes
+    sizes: dict[str, Any] = {"num_classes": classes, "image_size": image_size, "in_chans": in_chans or 3}
     if init == "auto":
-        tag = _published_for(name, "")
-        try:
-            if tag is not None:
-                obtain(tag, offline=offline, say=_say)
-                init = f"timm:{tag}"
-            else:
-                _say(f"init scratch: there are no published weights to choose for {name!r}.")
-        except WeightsError as error:
-            _say(f"init scratch: {error.message}")
-    if init not in ("scratch", "auto"):
-        start_from(model, name, init, offline=offline, say=_say)
+        init = _auto(name, offline, net)
+    found, fetched = shape_of(name, init, sizes, net), None
+    if init != "scratch":
+        _check_vit(name, init)
+        fetched = _fetch(init, offline, _say)
+        found = _agreed(found, fetched, net, _say)
+    model = build(found)
+    if fetched is not None:
+        _load(model, fetched, _say)
+    return model
+
+
+def _auto(name: str, offline: bool, net: dict[str, Any]) -> str:
+    """The `init` that "auto" means for a name, said aloud; never fails for want of a network."""
+    tag = _published_for(name, "")
+    if tag is None or any(value is not None for value in net.values()):
+        why = "the model is changed by other settings" if tag else f"there are none to choose for {name!r}"
+        _say(f"init scratch: no published weights are used, {why}.")
+        return "scratch"
+    try:
+        found = obtain(tag, offline=offline, say=_say)
+        _say(f"init {found.source}: published weights, licence {found.licence}")
+    except WeightsError as error:
+        _say(f"init scratch: {error.message}")
+        return "scratch"
+    return f"timm:{tag}"
+
+
+def _of_path(
+    path: str, num_classes: int | None, init: str, image_size: Size, in_chans: int | None, net: dict[str, Any]
+) -> nn.Module:
+    """The model that a folder or file describes, with its weights unless `init` is "scratch" and was asked for."""
+    if init != "scratch":
+        raise UsageError(
+            f"{path!r} brings its own weights; init={init!r} would be others.", "Leave init out, or name a model."
+        )
+    fetched = open_weights(Path(path))
+    if fetched.arguments is None:
+        raise UsageError(
+            f"{path!r} does not say which model its weights belong to.",
+            f"Name the model and pass the file as its weights: create_model(NAME, init={path!r}).",
+        )
+    classes = fetched.arguments.get("num_classes", 1000) if num_classes is None else num_classes
+    found = resized(
+        Architecture(Path(path).name, "vit", fetched.arguments),
+        num_classes=classes,
+        image_size=image_size,
+        in_chans=in_chans or fetched.arguments.get("in_chans", 3),
+        **net,
+    )
+    model = build(found)
+    _load(model, fetched, _say)
     return model
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from vitreous.config.input import InputSpec
-from vitreous.engines.cpu import fast_matmul
+from vitreous.engines.cpu import fast_matmul, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import UsageError, unknown_name
 from vitreous.models.build import Architecture, architecture, build, check_takes, default_image_size
@@ -97,6 +97,7 @@ def profile(
     Raises UsageError for unknown names and sizes that do not fit, RunError for run folders that cannot be read.
     """
     require("Profiling", "train")
+    medium_is_exact()  # asked once, here: inside the counting below there are no numbers to compare
     reporter, device = reporter or Silent(), default_device() if device == "auto" else device
     _check(models, batches, engines, seconds, device)
     subjects = [subject(name, image_size) for name in dict.fromkeys(models)]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vitreous.errors import unknown_name
-from vitreous.models.build import architecture, build, default_image_size, timm_models
+from vitreous.models.build import architecture, build, default_image_size, is_vit, timm_models
 from vitreous.models.cost import count_macs, count_parameters, vit_macs
 from vitreous.models.cost.memory import outside_closed_form, vit_memory
 from vitreous.models.cost.numbers import ViTNumbers
@@ -54,11 +54,15 @@ def _entry(name: str) -> dict[str, Any]:
     }
 
 
-def _macs(model: nn.Module, size: int) -> int:
-    """Of one image; for Vision Transformers from their numbers, which is the same count in a hundredth of the time."""
+def _macs(model: nn.Module, size: int) -> int | None:
+    """Of one image; for Vision Transformers from their numbers, which is the same count in a hundredth of the time. None
+    for a model that does not take images of that size, as a few of timm's do not."""
     if isinstance(model, VisionTransformer):
         return sum(vit_macs(ViTNumbers.of(model)).values())
-    return count_macs(model, (3, size, size))
+    try:
+        return count_macs(model, (3, size, size))
+    except (RuntimeError, AssertionError, ValueError):
+        return None
 
 
 def _activations(model: nn.Module) -> dict[str, int | None] | None:
@@ -79,6 +83,8 @@ def _activations(model: nn.Module) -> dict[str, int | None] | None:
 def _tags(name: str) -> list[Published]:
     """The checkpoints that timm publishes for exactly this name, or for a family at its published size; its default first."""
     parsed = parse_vit(name)
+    if not is_vit(name):
+        return []  # no convolutional model can start from weights yet
     if parsed and parsed.patch_size is None:
         if not parsed.preset.published:
             return []

@@ -64,7 +64,10 @@ def read_npz(path: Path) -> Arrays:
             f"{str(path)!r} cannot be read ({type(error).__name__}).", "Fetch or copy it again."
         ) from error
     except ValueError as error:  # how NumPy refuses a pickle
-        raise WeightsError(f"{str(path)!r} holds more than plain arrays and was refused without running it.") from error
+        raise WeightsError(
+            f"{str(path)!r} is not a file of plain arrays and was refused without running it.",
+            "Fetch or copy it again, or save the weights as .safetensors.",
+        ) from error
 
 
 def is_npz(names: Iterable[str]) -> bool:

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitreous.models.layers.attention import MultiHeadAttention, Norm
+from vitreous.models.layers.norm import RMSNorm
 from vitreous.models.layers.rope import Rotation
 
 
@@ -48,7 +49,7 @@ class DifferentialAttention(MultiHeadAttention):
         self.initial = 0.8 - 0.6 * math.exp(-0.3 * layer)
         # Rows: q1, k1, q2, k2 of the paper's equation 3.
         self.lambdas = nn.Parameter(0.1 * torch.randn(4, half))
-        self.head_norm = nn.RMSNorm(self.head_dim, eps=1e-5)
+        self.head_norm = RMSNorm(self.head_dim, eps=1e-5)
 
     def forward(
         self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm that computes in its weights' type, fp32 under autocast, which casts for LayerNorm and not for this."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight, self.eps).to(x.dtype)
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"layer": nn.LayerNorm, "rms": RMSNorm}
 """LayerNorm (Ba et al. 2016, arXiv:1607.06450) and RMSNorm, which neither centres nor shifts (Zhang and Sennrich 2019,
 arXiv:1910.07467)."""
 

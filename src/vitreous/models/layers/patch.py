@@ -17,8 +17,12 @@ Size = int | tuple[int, int]
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """(height, width) of a size given either way."""
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    """(height, width) of a size given either way. Raises ValueError for anything but one or two numbers from 1 up."""
+    numbers = (size, size) if isinstance(size, int | float) else tuple(size)
+    height, width = numbers if len(numbers) == 2 else (0, 0)
+    if height < 1 or width < 1 or height != int(height) or width != int(width):
+        raise ValueError(f"a size is one number of pixels or (height, width), got {size}")
+    return int(height), int(width)
 
 
 class PatchEmbedding(nn.Module):
@@ -107,15 +111,3 @@ def _convolutions(patch_size: int, embed_dim: int) -> list[tuple[int, int]]:
     if halvings == 1:
         return [(inner, 1), (embed_dim, 2)]
     return [(inner // 2, 1), (inner, 2), (inner, 1), (embed_dim, 2)]
-
-
-def resample_grid(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Position embeddings (1, n_old, d) of one grid for another: bicubic with antialiasing, as timm does it.
-
-    returns (1, n_new, d); an equal grid comes back unchanged.
-    """
-    if old == new:
-        return positions
-    grid = rearrange(positions.float(), "1 (gh gw) d -> 1 d gh gw", gh=old[0], gw=old[1])
-    grid = torch.nn.functional.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
-    return rearrange(grid, "1 d gh gw -> 1 (gh gw) d").to(positions.dtype)

@@ -75,7 +75,7 @@ class ClassAndMeanPool(nn.Module):
     def weights(self, tokens: Tensor) -> Tensor:
         share = tokens.new_zeros(tokens.shape[:2])
         share[:, self.first :] = 0.5 / (tokens.shape[1] - self.first)
-        share[:, 0] = 0.5
+        share[:, 0] += 0.5
         return share
 
 
