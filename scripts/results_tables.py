@@ -167,11 +167,23 @@ def parity(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(facts: dict[str, Any]) -> str:
+    """The parity table in one sentence, for the front page."""
+    rows = facts["timm"] + facts["others"]
+    passed = sum(row["difference"] <= facts["tolerance"] for row in rows)
+    return (
+        f"The same weights, the same numbers: {passed} of {len(rows)} models agree within {facts['tolerance']:.0e} of the largest value, "
+        f"among them all {len(facts['timm'])} plain Vision Transformers that timm {facts['versions']['timm']} lists "
+        "([table](benchmarks/PARITY.md), `benchmarks/parity.py`)."
+    )
+
+
 def main() -> None:
+    front: list[str] = []
     found = load("parity")
     if found is not None:
         (FOLDER / "PARITY.md").write_text(parity(found), encoding="utf-8")
-    front: list[str] = []
+        front += [summary(found), ""]
     sections: list[str] = []
     for name, title, write in (
         ("quickstart", "Digits", quickstart),

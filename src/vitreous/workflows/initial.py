@@ -53,6 +53,23 @@ class Start:
     """{"init", "source", "licence", "notes"}: what `run.json` says of the initial weights."""
 
 
+def check_model(config: TrainConfig) -> None:
+    """Say what cannot work before any image is read: weights that are not there, numbers and options that do not fit.
+
+    Raises WeightsError and UsageError.
+    """
+    if config.init not in ("auto", "scratch") and not config.init.startswith("timm:"):
+        _check_exists(config.init)
+    facts_file = Path(config.init) / RUN_JSON
+    if config.model == "auto" or not is_vit(config.model) or facts_file.is_file():
+        return
+    net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
+    # Where the image size follows from the data, any that the patch divides will do to see whether the rest fits.
+    image_size = config.image_size or 8 * (config.net.patch_size or 0) or fitting_image_size(config.model) or 64
+    with torch.device("meta"):
+        build(architecture(config.model, num_classes=2, image_size=image_size, **net))
+
+
 def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> TrainConfig:
     """Turn `init="auto"` into a named source or "scratch". Never fails for want of a network: it says so instead."""
     if config.init != "auto":
@@ -308,10 +325,13 @@ def _say(text: str) -> None:
 def _fetch(init: str, offline: bool, say: Callable[[str], None]) -> Fetched:
     if init.startswith("timm:"):
         return fetch_timm(init.removeprefix("timm:"), offline=offline, say=say)
-    path = Path(init)
-    if not path.exists():
+    _check_exists(init)
+    return open_weights(Path(init))
+
+
+def _check_exists(init: str) -> None:
+    if not Path(init).exists():
         raise WeightsError(
             f"--init {init!r} is neither a file, a run folder, nor timm:NAME.",
             "Use auto, scratch, a path, or for example timm:vit_tiny_patch16_224.",
         )
-    return open_weights(path)

@@ -20,7 +20,7 @@ from vitreous.data import Split
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
-from vitreous.models.build import architecture, check_known, is_vit
+from vitreous.models.build import check_known
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.fetch import published
 from vitreous.recipes import resolve
@@ -43,7 +43,7 @@ from vitreous.training.precision import choose_precision
 from vitreous.training.signals import stop_on_signal
 from vitreous.workflows.environment import default_device, require, versions
 from vitreous.workflows.finish import finish
-from vitreous.workflows.initial import prepare_model, settle_init, settle_size
+from vitreous.workflows.initial import check_model, prepare_model, settle_init, settle_size
 from vitreous.workflows.prepare import Material, facts_of, first_spec, gather, storage_spec
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
@@ -67,10 +67,7 @@ def train(
     require("Training", "train")
     config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
     check_known(config.model)
-    if config.image_size is not None and config.model != "auto" and is_vit(config.model):
-        # What does not fit is said before any image is read.
-        net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
-        architecture(config.model, num_classes=2, image_size=config.image_size, **net)
+    check_model(config)
     place = claim(config.out, Path(data).resolve().stem, resume=config.resume, overwrite=config.overwrite)
     if place.note:
         reporter.say(place.note)
