@@ -76,6 +76,14 @@ def test_models_gives_names_with_their_cost(call: Callable[..., Any]) -> None:
     assert tiny["pretrained"].startswith("timm:") and tiny["licence"] == "apache-2.0"
 
 
+@pytest.mark.parametrize(
+    ("text", "found"), [("siglip2", "vit_base_siglip"), ("sbb", "vit_wee_reg1_gap"), ("augreg", "vit_tiny")]
+)
+def test_models_are_found_by_paper_and_by_tag(call: Callable[..., Any], text: str, found: str) -> None:
+    entries = whole(call("models", "--filter", text, "--json").stdout)["models"]
+    assert found in {entry["name"] for entry in entries}
+
+
 def test_doctor_gives_versions_devices_extras_and_engines(call: Callable[..., Any]) -> None:
     found = whole(call("doctor", "--json").stdout)
     assert found.keys() >= {"versions", "devices", "extras", "engines"}

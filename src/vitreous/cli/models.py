@@ -20,7 +20,7 @@ class ModelsArguments(Common):
     filter: str = ""
     """Only names that contain this, full names among them; looked for among all of timm's where none of ours does."""
     all: bool = False
-    """Also the other models of timm that can be built here, several hundred."""
+    """Also the other models of timm that can be built here, about a thousand, which takes some minutes."""
 
 
 def run(arguments: Sequence[str], console: Console) -> int:
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.summary import aligned
     from vitreous.workflows.zoo import list_models
 
-    found = list_models(parsed.filter, everything=parsed.all)
+    found = list_models(parsed.filter, everything=parsed.all, reporter=console)
     rows = [["name", "image", "parameters", "MACs", "memory", "in training", "pretrained", "licence"]]
     rows += [
         [

@@ -16,23 +16,40 @@ from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.fetch import Published, published
 from vitreous.models.presets import CNN_BASELINES, PRESETS, full_name, known_models, parse_vit
 from vitreous.models.vit import VisionTransformer
+from vitreous.workflows.reporter import Reporter, Silent
 
 
-def list_models(contains: str = "", *, everything: bool = False) -> list[dict[str, Any]]:
-    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels),
-    activation_bytes (one image in fp32: inference, training, training_checkpointed), pretrained (timm's default tag), licence (its), tags,
-    source.
+def list_models(
+    contains: str = "", *, everything: bool = False, reporter: Reporter | None = None
+) -> list[dict[str, Any]]:
+    """One entry a name: name, image_size, parameters, macs (1,000 classes, 3 channels), activation_bytes (one image in fp32:
+    inference, training, training_checkpointed), pretrained (timm's default tag), licence (its), tags, source.
 
-    Without a text, families and baselines. everything: also the other models of timm that can be built here, several
-    hundred. Raises UsageError when no name contains the text.
+    Without a text, families and baselines. A text that no name contains is looked for in their sources and tags, then among
+    all names of timm. everything: also the other models of timm that can be built here, a thousand, which takes minutes.
+    Raises UsageError when nothing contains the text.
     """
     names = known_models() if contains or everything else [*PRESETS, *CNN_BASELINES]
     chosen = [name for name in names if contains in name]
+    if not chosen:
+        chosen = [name for name in names if _mentions(name, contains)]
     if everything or not chosen:
         chosen += [name for name in timm_models() if contains in name and name not in chosen]
     if not chosen:
         raise unknown_name("model", contains, [*names, *timm_models()])
-    return [_entry(name) for name in chosen]
+    entries = []
+    with (reporter or Silent()).task("counting", "models") as progress:
+        for name in chosen:
+            entries.append(_entry(name))
+            progress.update(len(entries), len(chosen))
+    return entries
+
+
+def _mentions(name: str, text: str) -> bool:
+    """Whether a model's source or published tags contain the text, such as sbb, siglip2 or augreg."""
+    parsed = parse_vit(name)
+    source = parsed.preset.source.lower().replace(" ", "") if parsed else ""
+    return text.lower() in source or any(text in tag.name for tag in _tags(name))
 
 
 def _entry(name: str) -> dict[str, Any]:
