@@ -60,7 +60,7 @@ CLASSES = 10
 def models(shape: Shape) -> dict[str, nn.Module]:
     """The same architecture from everybody; ours has timm's weights."""
     import transformers
-    import vit_pytorch
+    import vit_pytorch  # pyright: ignore[reportMissingImports]  # of the extra `bench`
 
     mlp = 4 * shape.width
     theirs = TimmViT(
