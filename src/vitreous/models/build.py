@@ -155,8 +155,6 @@ def check_divides(image: int, patch: int) -> None:
 def _of_timm(name: str, num_classes: int, image_size: Size, in_chans: int, net: dict[str, Any]) -> Architecture:
     """One of timm's plain Vision Transformers that no table here names, at its own size or another."""
     arguments = timm_arguments(name, num_classes=num_classes, in_chans=in_chans)
-    if arguments["num_classes"] != num_classes:
-        raise UsageError(f"timm's {name!r} cannot be built for {num_classes} classes.")
     return resized(
         Architecture(name, "vit", arguments), num_classes=num_classes, image_size=image_size, in_chans=in_chans, **net
     )

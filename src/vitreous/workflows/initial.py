@@ -293,7 +293,8 @@ def _auto(name: str, offline: bool, net: dict[str, Any]) -> str:
 def _of_path(
     path: str, num_classes: int | None, init: str, image_size: Size, in_chans: int | None, net: dict[str, Any]
 ) -> nn.Module:
-    """The model that a folder or file describes, with its weights unless `init` is "scratch" and was asked for."""
+    """The model that a folder or file describes, with its weights. Raises UsageError for an `init` beside them, and for a
+    source that does not say which model it is of."""
     if init != "scratch":
         raise UsageError(
             f"{path!r} brings its own weights; init={init!r} would be others.", "Leave init out, or name a model."

@@ -105,8 +105,9 @@ def profile(
     names, found = choose_engines(engines, device), []
     for each, skeleton in zip(subjects, skeletons, strict=True):
         reporter.say(f"--- {each.name}")
-        entry = _counted(each, skeleton) | _ran(each, skeleton, batches, names, seconds, device, reporter)
-        found.append(entry | {"curve": _curve(each, device) if curve else None})
+        counted = _counted(each, skeleton)
+        ran = _ran(each, skeleton, counted["macs"], batches, names, seconds, device, reporter)
+        found.append(counted | ran | {"curve": _curve(each, device) if curve else None})
     return Profile(found, device)
 
 
@@ -171,6 +172,7 @@ def _counted(each: Subject, skeleton: nn.Module) -> dict[str, Any]:
 def _ran(
     each: Subject,
     skeleton: nn.Module,
+    macs: int,
     batches: Sequence[int],
     engines: Sequence[str],
     seconds: float,
@@ -180,7 +182,7 @@ def _ran(
     """ "memory", "latency" and "skipped": what is found by running the model, as far as this machine can."""
     predicted = _Predictions(each, skeleton, device)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in skeleton.state_dict().values())
-    batch, reason = _measured_batch(count_macs(skeleton, each.spec.shape), batches, predicted, weights)
+    batch, reason = _measured_batch(macs, batches, predicted, weights)
     if 2 * weights > free_memory(device):
         reason = f"the weights alone take {weights / 1e9:.1f} GB"
         reporter.warn(f"{each.name} is too large to run here ({reason}): its cost is counted, not measured.")
