@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vitreous.config.input import InputSpec
 from vitreous.config.train import AugmentConfig
-from vitreous.data.augment import Augment
-from vitreous.data.rand_augment import operations, rand_augment
+from vitreous.data.augmentation.augment import Augment
+from vitreous.data.augmentation.rand_augment import operations, rand_augment
 from vitreous.errors import UsageError
 from vitreous.inputs import normalise
 

@@ -12,7 +12,7 @@ import torch
 from vitreous.config.input import InputSpec
 from vitreous.config.train import AugmentConfig
 from vitreous.data import PixelStore, load_source
-from vitreous.data.augment import Augment
+from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches, eval_batches
 from vitreous.errors import DataError
 from vitreous.inputs import prepare

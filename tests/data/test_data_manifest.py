@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vitreous.data import cells, load_source
+from vitreous.data import load_source
+from vitreous.data.sources import cells
 from vitreous.errors import DataError
 from vitreous.inputs import open_image
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vitreous.data import BadFile, Scan, load_source
-from vitreous.data.scan import check, pixel_digest, scan
+from vitreous.data.examination.scan import check, pixel_digest, scan
 from vitreous.errors import DataError
 
 Make = Callable[..., Path]

@@ -11,7 +11,7 @@ import pytest
 
 from vitreous.config.input import InputSpec
 from vitreous.data import PixelStore, Source, Split, load_source, make_split
-from vitreous.data.scan import check, scan
+from vitreous.data.examination.scan import check, scan
 
 pytestmark = pytest.mark.shared
 Shared = Callable[[str], Path]

@@ -18,9 +18,9 @@ import torch
 from vitreous.config.input import InputSpec
 from vitreous.config.train import OptimConfig
 from vitreous.data import PixelStore
-from vitreous.data.augment import Augment
+from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches, eval_batches
-from vitreous.data.digits import read_digits
+from vitreous.data.sources.digits import read_digits
 from vitreous.models import architecture, build
 from vitreous.recipes import AUGMENTATION
 from vitreous.training.checkpoint import TrainState

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vitreous.data.folder import IMAGE_SUFFIXES
+from vitreous.data.sources.folder import IMAGE_SUFFIXES
 from vitreous.errors import DataError, ImageError, StoppedError, UsageError
 from vitreous.runs import Prediction
 from vitreous.serving.predictor import Predictor

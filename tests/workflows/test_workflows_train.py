@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import vitreous
-from vitreous.data.source import Listing
+from vitreous.data.sources.source import Listing
 from vitreous.errors import DataError, RunError
 from vitreous.runs import RunFolder
 from vitreous.runs.atomic import sha256_file

@@ -1,12 +1,18 @@
-"""Where images come from: sources, the scan for unusable files, the split, the pixel store, augmentation, batches.
+"""Where images come from, what is wrong with them, which part each is in, and how they become batches.
 
-Sources, scan, split and store need no torch; `augment`, `rand_augment` and `batches` do and are imported by name.
+sources        folders, tables, shards, hubs and digits behind one protocol
+examination    every image decoded once: bad files, fingerprints, near-duplicates
+audit          likely wrong labels, shortcuts, outliers, corrections
+splitting      train, val, test and folds
+augmentation   random changes of training images (torch)
+
+All but `augmentation` and `batches` need no torch; those two are imported by name.
 """
 
-from vitreous.data.detect import load_source
-from vitreous.data.scan import Scan
-from vitreous.data.source import BadFile, Sample, Source
-from vitreous.data.split import Split, make_split
+from vitreous.data.examination.scan import Scan
+from vitreous.data.sources.detect import load_source
+from vitreous.data.sources.source import BadFile, Sample, Source
+from vitreous.data.splitting.split import Split, make_split
 from vitreous.data.store import PixelStore
 
 __all__ = ["BadFile", "PixelStore", "Sample", "Scan", "Source", "Split", "load_source", "make_split"]

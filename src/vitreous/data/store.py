@@ -10,7 +10,7 @@ import numpy as np
 
 from vitreous.config.input import InputSpec
 from vitreous.data.parallel import parallel
-from vitreous.data.source import Source
+from vitreous.data.sources.source import Source
 from vitreous.errors import DataError, ImageError
 from vitreous.inputs import open_image, to_pixels
 

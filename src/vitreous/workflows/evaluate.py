@@ -14,7 +14,7 @@ import numpy as np
 from vitreous.config.convert import from_dict, read_settings
 from vitreous.config.train import TrainConfig
 from vitreous.data import BadFile, PixelStore, Source, Split, load_source
-from vitreous.data import scan as scanning
+from vitreous.data.examination import scan as scanning
 from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.engines.select import describe

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.data.folder import IMAGE_SUFFIXES
+from vitreous.data.sources.folder import IMAGE_SUFFIXES
 from vitreous.errors import DataError, ImageError, StoppedError, UsageError
 from vitreous.inputs.decode import FILE_FORMATS
 from vitreous.runs import Prediction

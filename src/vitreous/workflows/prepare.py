@@ -10,7 +10,7 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import TrainConfig, parse_duration
 from vitreous.data import PixelStore, Scan, Source, Split, load_source, make_split
-from vitreous.data import scan as scanning
+from vitreous.data.examination import scan as scanning
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import GateError
 from vitreous.recipes import Resolved

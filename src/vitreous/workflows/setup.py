@@ -13,7 +13,7 @@ from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import TrainConfig, parse_duration
 from vitreous.data import PixelStore
-from vitreous.data.augment import Augment
+from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches
 from vitreous.errors import UsageError
 from vitreous.recipes.auto import ema_decay

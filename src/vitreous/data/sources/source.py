@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from vitreous.errors import DataError
@@ -33,6 +34,9 @@ PART_NAMES = {
 """Spellings of the parts that folders, file names and columns use, in lower case."""
 
 
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Sample:
     """One labelled image."""
@@ -40,11 +44,17 @@ class Sample:
     path: str
     """Relative to the root of the data, with forward slashes; "train.parquet#17" for bytes in a table."""
     label: str
-    """Name of its class."""
+    """Name of its class; of several labels, their names joined by "|" in the order of the classes."""
     group: str | None
     """Images of one group (a patient, a scene) must stay in one part; None where nothing is known."""
     part: str | None
     """train, val or test where the data says so."""
+    labels: tuple[str, ...] | None = None
+    """All labels of an image that may have several (or none); None where each image has exactly one."""
+    weight: float = 1.0
+    """How much the image counts in the training loss; at least 0."""
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, compare=False, repr=False)
+    """The other columns the data offers, as text; empty cells are absent."""
 
 
 @dataclass(frozen=True)

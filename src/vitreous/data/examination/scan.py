@@ -19,7 +19,7 @@ from PIL import Image
 
 from vitreous.config.input import InputSpec
 from vitreous.data.parallel import parallel
-from vitreous.data.source import BadFile, Source, natural_order
+from vitreous.data.sources.source import BadFile, Source, natural_order
 from vitreous.errors import DataError, ImageError
 from vitreous.inputs import open_image, to_pixels
 from vitreous.inputs.decode import MAX_PIXELS

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitreous.data.assign import Cluster, assign
-from vitreous.data.source import PARTS, Sample, natural_order
+from vitreous.data.sources.source import PARTS, Sample, natural_order
+from vitreous.data.splitting.assign import Cluster, assign
 from vitreous.errors import DataError, RunError
 from vitreous.runs.atomic import write_text
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.data.source import Listing, Sample
+from vitreous.data.sources.source import Listing, Sample
 from vitreous.errors import MissingExtraError
 
 

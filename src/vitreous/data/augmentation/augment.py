@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitreous.config.input import InputSpec
 from vitreous.config.train import AugmentConfig
-from vitreous.data.rand_augment import FULL_MAGNITUDE, rand_augment
+from vitreous.data.augmentation.rand_augment import FULL_MAGNITUDE, rand_augment
 from vitreous.errors import UsageError
 from vitreous.inputs.pixels import normalisation
 

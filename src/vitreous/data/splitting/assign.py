@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vitreous.data.source import natural_order
+from vitreous.data.sources.source import natural_order
 
 
 @dataclass(frozen=True)

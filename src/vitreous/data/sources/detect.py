@@ -6,11 +6,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from vitreous.data.digits import read_digits
-from vitreous.data.folder import LAYOUT, read_folder
-from vitreous.data.groups import GROUPS_FILE, group_by_pattern
-from vitreous.data.manifest import TABLE_SUFFIXES, read_manifest
-from vitreous.data.source import PART_NAMES, Listing, check_trainable, join
+from vitreous.data.sources.digits import read_digits
+from vitreous.data.sources.folder import LAYOUT, read_folder
+from vitreous.data.sources.groups import GROUPS_FILE, group_by_pattern
+from vitreous.data.sources.manifest import TABLE_SUFFIXES, read_manifest
+from vitreous.data.sources.source import PART_NAMES, Listing, check_trainable, join
 from vitreous.errors import DataError, UsageError, nearest, unknown_name
 
 _PART_FILE = re.compile(rf"({'|'.join(PART_NAMES)})(-\d+-of-\d+)?\.(parquet|csv|tsv)", re.IGNORECASE)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitreous.data.source import Listing, Sample
+from vitreous.data.sources.source import Listing, Sample
 from vitreous.errors import DataError, UsageError, nearest
 
 GROUPS_FILE = "groups.csv"

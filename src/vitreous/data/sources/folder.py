@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitreous.data.groups import GROUPS_FILE, find_group_table, with_groups
-from vitreous.data.source import PART_NAMES, PARTS, BadFile, Listing, Sample, folder_name, natural_order
+from vitreous.data.sources.groups import GROUPS_FILE, find_group_table, with_groups
+from vitreous.data.sources.source import PART_NAMES, PARTS, BadFile, Listing, Sample, folder_name, natural_order
 from vitreous.errors import DataError
 
 IMAGE_SUFFIXES = tuple(

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from vitreous.data.cells import ParquetCells
-from vitreous.data.source import PART_NAMES, BadFile, Listing, Sample, folder_name, natural_order
+from vitreous.data.sources.cells import ParquetCells
+from vitreous.data.sources.source import PART_NAMES, BadFile, Listing, Sample, folder_name, natural_order
 from vitreous.errors import DataError
 from vitreous.inputs import ImageSource
 

@@ -1,0 +1,1 @@
+"""Where images and labels come from: folders, tables, shards, hubs, digits; one protocol for all."""
