@@ -1,14 +1,8 @@
-"""`report.html`: one page that opens offline, from a mail attachment, in light and dark, on screen and on paper.
-
-Everything is inlined and nothing runs: the page's own policy forbids scripts and every outside request.
-"""
+"""`report.html`: what a run found, on one page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +25,7 @@ from vitreous.evaluation.fragments import (
     tag,
     text,
 )
+from vitreous.evaluation.page import page, warnings
 from vitreous.runs.atomic import write_text
 
 CHOOSING = "used for choosing"
@@ -46,9 +41,6 @@ def write_report(path: Path, facts: ReportFacts) -> None:
 
 def render_report(facts: ReportFacts) -> str:
     """The page as one string of HTML."""
-    css = resources.files("vitreous.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     sections = {
         "Results": _results(facts),
         "Classes": _classes(facts),
@@ -60,29 +52,12 @@ def render_report(facts: ReportFacts) -> str:
         "Model": _model(facts.model),
         "Reproduce": _reproduce(facts),
     }
-    present = {title: markup for title, markup in sections.items() if markup}
-    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in present)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{text(facts.title)}</title>
-<style>{css}</style>
-</head>
-<body>
-<main>
-{_head(facts)}
-{_warnings(facts)}
-<nav aria-label="Contents">{links}</nav>
-{chr(10).join(present.values())}
-<footer class="small">Written by vitreous. The same facts, for programs: metrics.json, predictions.parquet, run.json.</footer>
-</main>
-</body>
-</html>
-"""
+    return page(
+        facts.title,
+        _head(facts) + "\n" + warnings("Before you trust this number", facts.warnings),
+        sections,
+        "The same facts, for programs: metrics.json, predictions.parquet, run.json.",
+    )
 
 
 def _head(facts: ReportFacts) -> str:
@@ -99,12 +74,6 @@ def _head(facts: ReportFacts) -> str:
 95&nbsp;% interval {text(words.metric_range("accuracy", found))}, from {text(words.counted(found["n"], "image"))}: {text(found["method"])}</div></div>
 {scale}
 </header>"""
-
-
-def _warnings(facts: ReportFacts) -> str:
-    if not facts.warnings:
-        return ""
-    return f'<aside class="warnings"><h2>Before you trust this number</h2>{bullets(facts.warnings)}</aside>'
 
 
 def _results(facts: ReportFacts) -> str:
