@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vitreous.config.decode import DecodeConfig
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.serve import ServeConfig
@@ -152,6 +153,8 @@ def test_the_digest_of_an_input_changes_with_every_field() -> None:
         {"mean": (0.5, 0.5, 0.4)},
         {"std": (0.5, 0.5, 0.4)},
         {"classes": ("a",)},
+        {"decode": DecodeConfig(frame="last")},
+        {"value_range": ((0.0, 2.0),) * 3},
     ]
     assert len({spec.digest(), *(replace(spec, **change).digest() for change in changes)}) == len(changes) + 1
     assert len(changes) == len(spec.to_dict())

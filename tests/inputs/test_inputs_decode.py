@@ -25,7 +25,7 @@ def test_a_path_its_text_and_its_bytes_are_one_image(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(_file())
     images = [open_image(source) for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()))]
-    assert len({image.tobytes() for image in images}) == 1
+    assert len({np.asarray(image).tobytes() for image in images}) == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
@@ -54,7 +54,7 @@ def test_truncation_is_called_by_its_name(kind: str) -> None:
         (b"", ImageError, r"is empty \(0 bytes\)"),
         (b"hello, world", ImageError, "is not an image"),
         (b"%PDF-1.7 and so on", ImageFormatError, "is a PDF document"),
-        (b"\0" * 128 + b"DICM" + b"\0" * 50, ImageFormatError, "is a DICOM file"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 50, ImageError, "is a DICOM file without an image"),
         (b"\0\0\0\x18ftypheic" + b"\0" * 50, ImageFormatError, "is a HEIC photo"),
         (b"PK\x03\x04" + b"\0" * 50, ImageFormatError, "is a ZIP archive"),
     ],
@@ -117,25 +117,6 @@ def test_arrays_that_do_not_fit_are_refused(array: np.ndarray) -> None:
 def test_what_is_neither_file_nor_array_is_refused() -> None:
     with pytest.raises(UnfitImageError, match="cannot make an image from a dict"):
         open_image({"path": "a.png"})
-
-
-def test_a_large_jpeg_is_decoded_at_reduced_size_but_never_below_twice_the_target() -> None:
-    data = _file("JPEG", (1600, 1200))
-    assert open_image(data).size == (1600, 1200)
-    assert open_image(data, target=100).size == (400, 300)
-    assert open_image(data, target=1000).size == (1600, 1200)
-
-
-def test_reduced_decoding_changes_the_result_by_little() -> None:
-    y, x = np.mgrid[0:1200, 0:1600]
-    smooth = (127 + 80 * np.sin(x / 90) * np.cos(y / 70)).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(smooth).save(buffer, "JPEG", quality=95)
-    spec = InputSpec(height=64, width=64, channels=1, mean=(0.0,), std=(1 / 255,))
-    reduced = prepare(buffer.getvalue(), spec)
-    full = prepare(open_image(buffer.getvalue()), spec)
-    assert np.abs(reduced - full).mean() < 0.5
-    assert np.abs(reduced - full).max() <= 2
 
 
 def test_preparing_a_file_gives_what_the_model_takes() -> None:

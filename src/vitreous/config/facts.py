@@ -29,6 +29,10 @@ class DataFacts:
     """CPU cores this process may use."""
     budget: float | None
     """Seconds the whole command may take, or None."""
+    channels: int = 3
+    """Bands of most training images, transparency not counted: 1 grey, 3 colour, more for other sensors."""
+    formats: tuple[tuple[str, float], ...] = ()
+    """(file format, share of the training images in it), such as ("JPEG", 0.9), ("DICOM", 0.1); empty where unknown."""
 
     @property
     def num_train(self) -> int:
@@ -37,6 +41,11 @@ class DataFacts:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def format_share(self, *names: str) -> float:
+        """Share of the training images in one of these file formats, in [0, 1]; upper and lower case are one."""
+        wanted = {name.casefold() for name in names}
+        return sum(share for name, share in self.formats if name.casefold() in wanted)
 
     @property
     def short_side(self) -> float:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+from vitreous.config.decode import DecodeConfig
 
 Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
@@ -23,8 +26,8 @@ class InputSpec:
     """Pixels, top to bottom, of the array the model sees."""
     width: int
     """Pixels, left to right, of the array the model sees."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for red, green, blue."""
+    channels: int = 3
+    """1 for grey, 3 for red, green, blue, any other number for the bands of multi-band images."""
     resize: Resize = "crop"
     """`crop` keeps the aspect ratio and cuts the centre; `squash` uses the whole image and changes its aspect ratio;
     `pad` uses the whole image, keeps its aspect ratio and fills the rest with `background`."""
@@ -42,10 +45,17 @@ class InputSpec:
     """Per-channel standard deviation of values in [0, 1], divided by."""
     classes: tuple[str, ...] = ()
     """Class names in the order of the model's outputs."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Which frame, bands and window of files that hold several."""
+    value_range: tuple[tuple[float, float], ...] = ()
+    """For each channel the stored values (low, high) that become 0 and 1, clipped; when empty, 0 and the largest value
+    of 8 or 16 bits. Floats need it, since no file states their range."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"height and width must be at least 1, got {self.height} x {self.width}")
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, got {self.channels}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(
                 f"mean and std need one value for each of {self.channels} channels, "
@@ -55,6 +65,16 @@ class InputSpec:
             raise ValueError(f"crop_fraction must lie in (0, 1], got {self.crop_fraction}")
         if any(value <= 0 for value in self.std):
             raise ValueError(f"std must be positive, got {self.std}")
+        if self.value_range and len(self.value_range) != self.channels:
+            raise ValueError(
+                f"value_range needs one pair for each of {self.channels} channels, got {len(self.value_range)}"
+            )
+        if any(not (math.isfinite(low) and math.isfinite(high) and low < high) for low, high in self.value_range):
+            raise ValueError(f"value_range needs finite pairs (low, high) with low < high, got {self.value_range}")
+        if self.decode.bands and len(self.decode.bands) not in (1, self.channels):
+            raise ValueError(
+                f"decode.bands names {len(self.decode.bands)} bands for {self.channels} channels; name one for each"
+            )
 
     @property
     def max_value(self) -> int:
@@ -70,5 +90,13 @@ class InputSpec:
         return asdict(self)
 
     def digest(self) -> str:
-        """sha256 of the canonical JSON form: two specs with one digest prepare images identically."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        """sha256 of the canonical JSON form: two specs with one digest prepare images identically.
+
+        Fields that came later count only where they are set, so that specs written before keep their digest.
+        """
+        values = self.to_dict()
+        if self.decode == DecodeConfig():
+            del values["decode"]
+        if not self.value_range:
+            del values["value_range"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

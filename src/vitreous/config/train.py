@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vitreous.config.decode import DecodeConfig
 from vitreous.errors import UsageError
 
 Preset = Literal["natural", "medical", "satellite", "document", "inspection"]
@@ -178,6 +179,10 @@ class AugmentConfig:
     """Largest relative change of brightness either way, in [0, 1)."""
     contrast: float | None = None
     """Largest relative change of contrast either way, in [0, 1)."""
+    gamma: float | None = None
+    """Largest relative change of the exponent that values in [0, 1] are raised to: 0.25 means 0.8 to 1.25."""
+    blur: float | None = None
+    """Largest standard deviation of a Gaussian blur, as a share of the shorter image side: 0.004 is 0.9 px of 224."""
     noise: float | None = None
     """Largest standard deviation of added Gaussian noise, in units of full brightness."""
     erase: float | None = None
@@ -213,8 +218,8 @@ class TrainConfig:
     batch_size: Literal["auto"] | int = "auto"
     """Images in one forward pass."""
     group: str | None = None
-    """Keeps related images in one part: a column of the manifest or groups.csv, or a regular expression on the path
-    whose first group (or whole match) names the group."""
+    """Keeps related images in one part: a column of the manifest or groups.csv, `patient` (DICOM), `exif` (one camera
+    within five minutes), or a regular expression on the path whose first group (or whole match) names the group."""
     val: Path | None = None
     """Folder or manifest of validation images; split off the training part when absent."""
     test: Path | None = None
@@ -222,7 +227,14 @@ class TrainConfig:
     val_fraction: float = 0.15
     """Share of the images that are not test that becomes the validation part, where none is given; in (0, 0.5]."""
     test_fraction: float = 0.2
-    """Share of all images that becomes the test part, where none is given; in (0, 0.5]."""
+    """Share of all images outside a given validation part that becomes the test part, where none is given; in (0, 0.5]."""
+    k_fold: str | None = None
+    """I/K: validate on the I-th of K folds of all that is not test, and train on the others (1/5 to 5/5)."""
+    split: Path | None = None
+    """A run folder or its splits.csv: images that are in it keep their part. An earlier run of the same data beside
+    this one is found by itself."""
+    fixes: Path | None = None
+    """Corrections to carry out, as `vitreous audit` proposes them: a CSV with path, action, label."""
     ignore_classes: tuple[str, ...] = ()
     """Class names to leave out."""
     max_bad: float = 0.05
@@ -251,6 +263,8 @@ class TrainConfig:
     """Architecture."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    """Which frame, bands and window of files that hold several."""
 
     def __post_init__(self) -> None:
         lengths = [f"--{name} {getattr(self, name)}" for name in ("epochs", "time", "steps") if getattr(self, name)]
@@ -267,6 +281,10 @@ class TrainConfig:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) <= 0.5:
                 raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 0.5], got {getattr(self, name)}.")
+        if self.k_fold is not None:
+            parse_fold(self.k_fold)
+            if self.val is not None:
+                raise UsageError("--k-fold and --val contradict each other.", "Give one of them.")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max-bad must lie in [0, 1], got {self.max_bad}.")
         if self.seed < 0:
@@ -288,6 +306,15 @@ def _check_ranges(settings: object, stage: str, ranges: dict[str, str]) -> None:
         below = value < high or (interval[-1] == "]" and value == high)
         if not (above and below):  # also true of NaN
             raise UsageError(f"--{stage}.{name.replace('_', '-')} must lie in {interval}, got {value}.")
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """(2, 5) from "2/5": the number of the fold, from 1, and how many there are. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    fold, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (2 <= count <= 20 and 1 <= fold <= count):
+        raise UsageError(f"--k-fold must be I/K with 2 to 20 folds, got {text!r}.", "Write such as: --k-fold 1/5")
+    return fold, count
 
 
 def parse_duration(text: str) -> float:

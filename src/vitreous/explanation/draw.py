@@ -11,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vitreous.config.decode import DecodeConfig
 from vitreous.config.input import InputSpec
+from vitreous.inputs import Raster, as_picture, needs_range
 from vitreous.inputs.pixels import seen_box, to_pixels
 
 SMALLEST_SIDE, LARGEST_SIDE = 224, 1024
@@ -98,9 +100,15 @@ def display_size(width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def display(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """The image as RGB at a legible size; transparency, palettes, CMYK and 16 bits are treated as for the model."""
+def display(image: Image.Image | Raster, spec: InputSpec) -> Image.Image:
+    """The image as RGB at a legible size; transparency, palettes, CMYK and 16 bits are treated as for the model.
+
+    Floats, wide integers and bands beyond colour, which no screen can show, are stretched over most of their values.
+    """
     width, height = display_size(image.width, image.height)
+    bands = image.channels - image.alpha if isinstance(image, Raster) else 3
+    if needs_range(image.mode) or bands not in (1, 3):
+        image = as_picture(image)
     view = replace(
         spec,
         width=width,
@@ -110,6 +118,8 @@ def display(image: Image.Image, spec: InputSpec) -> Image.Image:
         std=(1.0,) * 3,
         resize="squash",
         bit_depth=8,
+        decode=DecodeConfig(),
+        value_range=(),
         interpolation="nearest" if width > image.width else "box",
     )
     return Image.fromarray(to_pixels(image, view))

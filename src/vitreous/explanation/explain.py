@@ -103,7 +103,7 @@ class Explainer:
         grid = explainer(images, np.array([index]))[0]
         found = measure(predict, images[0], grid, index) if faithfulness else None
 
-        original = open_image(source)
+        original = open_image(source, decode=spec.decode)
         picture, unit = display(original, spec), unit_range(grid)
         return Explanation(
             heatmap=place(unit, spec, original.size),

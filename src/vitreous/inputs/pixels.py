@@ -11,7 +11,10 @@ from PIL import Image
 
 from vitreous.config.input import InputSpec
 from vitreous.errors import UnfitImageError
+from vitreous.inputs.bands import flatten, is_deep, scaled_bands
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS, ImageSource, open_image
+from vitreous.inputs.raster import Raster
+from vitreous.inputs.reduced import EDGES, extent
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -20,8 +23,6 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def prepare(
@@ -32,23 +33,26 @@ def prepare(
     formats: tuple[str, ...] = FILE_FORMATS,
 ) -> np.ndarray:
     """One image as the model takes it: float32 (channels, height, width). Raises the errors of `open_image`."""
-    image = open_image(source, max_pixels=max_pixels, formats=formats, target=max(spec.height, spec.width))
+    image = open_image(source, max_pixels=max_pixels, formats=formats, target=spec)
     return normalise(to_pixels(image, spec), spec)
 
 
-def to_pixels(image: Image.Image, spec: InputSpec) -> np.ndarray:
+def to_pixels(image: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
     """Channels, bit depth and size as in `spec`: uint8 or uint16 (height, width, channels).
 
     Transparent pixels are laid over `spec.background`; palettes, CMYK and other colour spaces become RGB or grey;
-    16-bit greys keep their bits when `spec.bit_depth` is 16 and are scaled to 8 bits by 1/257 otherwise.
-    Raises UnfitImageError for floating-point images, whose range no file states.
+    16-bit samples keep their bits when `spec.bit_depth` is 16 and are scaled to 8 bits by 1/257 otherwise. Bands are mapped
+    through `spec.value_range` one by one; where nothing was measured (nodata, NaN) they are 0.
+    Raises UnfitImageError for another number of bands than the model's, for an image without a valid pixel, and without
+    a `value_range` for floats, whose range no file states, and for integers outside 0 to 65535.
     """
-    if image.mode == "F":
-        raise UnfitImageError("holds 32-bit floats, whose range is unknown; convert it to 8 or 16 bits")
-    if image.mode in _SIXTEEN_BIT_MODES:
+    if isinstance(image, Raster) or spec.value_range or image.mode == "F" or spec.channels not in (1, 3):
+        return _from_bands(image, spec)
+    if is_deep(image.mode):
         return _from_sixteen_bits(image, spec)
-    image = _flatten(image, spec.background)
-    image = image.convert("L" if spec.channels == 1 else "RGB")
+    image = flatten(image, spec.background)
+    mode = "L" if spec.channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)  # converting to its own mode would copy it
     pixels = np.asarray(_resize(image, spec, fill=round(spec.background * 255)))
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -60,7 +64,12 @@ def to_pixels(image: Image.Image, spec: InputSpec) -> np.ndarray:
 def normalise(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Whole numbers (..., height, width, channels) to float32 (..., channels, height, width), mean 0 and deviation 1."""
     scale, offset = normalisation(spec)
-    return np.ascontiguousarray(np.moveaxis(pixels.astype(np.float32) * scale + offset, -1, -3))
+    out = np.empty((*pixels.shape[:-3], pixels.shape[-1], *pixels.shape[-3:-1]), np.float32)
+    for channel in range(pixels.shape[-1]):  # straight to where it belongs: six times as fast as moving axes afterwards
+        plane = out[..., channel, :, :]
+        np.multiply(pixels[..., channel], scale[channel], out=plane, dtype=np.float32)
+        plane += offset[channel]
+    return out
 
 
 def normalisation(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +78,17 @@ def normalisation(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
     return (1.0 / (spec.max_value * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
-def _flatten(image: Image.Image, background: float) -> Image.Image:
-    """Lay transparent pixels over the background; what a viewer hides must not reach the model."""
-    if image.mode not in _ALPHA_MODES and "transparency" not in image.info:
-        return image
-    image = image.convert("RGBA")
-    level = round(background * 255)
-    return Image.alpha_composite(Image.new("RGBA", image.size, (level, level, level, 255)), image)
+def _from_bands(decoded: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
+    """Each band resized by itself, as floats."""
+    scaled = scaled_bands(decoded, spec)
+    edges = {} if isinstance(decoded, Raster) or EDGES not in decoded.info else {EDGES: decoded.info[EDGES]}
+    pixels = np.empty((spec.height, spec.width, spec.channels), np.uint8 if spec.bit_depth == 8 else np.uint16)
+    for channel in range(spec.channels):
+        band = Image.fromarray(np.ascontiguousarray(scaled[..., channel]))
+        band.info.update(edges)
+        resized = np.asarray(_resize(band, spec, fill=spec.background * spec.max_value))
+        pixels[..., channel] = np.clip(np.rint(resized), 0, spec.max_value)
+    return pixels
 
 
 def _from_sixteen_bits(image: Image.Image, spec: InputSpec) -> np.ndarray:
@@ -93,16 +106,18 @@ def _from_sixteen_bits(image: Image.Image, spec: InputSpec) -> np.ndarray:
 def _resize(image: Image.Image, spec: InputSpec, fill: float) -> Image.Image:
     resampling = _FILTERS[spec.interpolation]
     size = (spec.width, spec.height)
-    if spec.resize == "squash":
-        return image if image.size == size else image.resize(size, resampling)
+    seen = extent(image)
+    width, height = seen[2] - seen[0], seen[3] - seen[1]
+    if spec.resize == "pad":
+        left, top, inner_width, inner_height = _inner_box(width, height, spec)
+        canvas = Image.new(image.mode, size, (int(fill),) * 3 if image.mode == "RGB" else fill)
+        canvas.paste(image.resize((inner_width, inner_height), resampling, box=seen), (left, top))
+        return canvas
     if spec.resize == "crop":
-        box = _centre_box(image.width, image.height, spec)
-        whole = box == (0, 0, image.width, image.height)
-        return image if whole and image.size == size else image.resize(size, resampling, box=box)
-    left, top, inner_width, inner_height = _inner_box(image.width, image.height, spec)
-    canvas = Image.new(image.mode, size, (int(fill),) * 3 if image.mode == "RGB" else fill)
-    canvas.paste(image.resize((inner_width, inner_height), resampling), (left, top))
-    return canvas
+        left, top, right, bottom = _centre_box(width, height, spec)
+        seen = (seen[0] + left, seen[1] + top, seen[0] + right, seen[1] + bottom)
+    whole = seen == (0, 0, image.width, image.height)
+    return image if whole and image.size == size else image.resize(size, resampling, box=seen)
 
 
 def seen_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, float, float]:
@@ -119,16 +134,17 @@ def seen_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, fl
     return (-left * across, -top * down, (spec.width - left) * across, (spec.height - top) * down)
 
 
-def _inner_box(width: int, height: int, spec: InputSpec) -> tuple[int, int, int, int]:
+def _inner_box(width: float, height: float, spec: InputSpec) -> tuple[int, int, int, int]:
     """Where `pad` puts the whole image in the model's array: (left, top, width, height) in the array's pixels."""
     scale = min(spec.width / width, spec.height / height)
     inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
     return ((spec.width - inner_width) // 2, (spec.height - inner_height) // 2, inner_width, inner_height)
 
 
-def _centre_box(width: int, height: int, spec: InputSpec) -> tuple[float, float, float, float]:
+def _centre_box(width: float, height: float, spec: InputSpec) -> tuple[float, float, float, float]:
     """The largest centred box of the model's aspect ratio, shrunk by `crop_fraction`: (left, top, right, bottom)."""
     scale = min(width / spec.width, height / spec.height) * spec.crop_fraction
-    box_width, box_height = spec.width * scale, spec.height * scale
+    # Not by a rounding error larger than the image, which Pillow refuses.
+    box_width, box_height = min(spec.width * scale, width), min(spec.height * scale, height)
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return (left, top, left + box_width, top + box_height)

@@ -6,7 +6,7 @@ The same object stands behind the server, batch prediction and any script, so th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from vitreous.config.input import InputSpec
 from vitreous.engines import Engine, load_engine
 from vitreous.errors import UsageError, VitreousError
-from vitreous.inputs import ImageSource, open_image, prepare
+from vitreous.inputs import ImageSource, Raster, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS
 from vitreous.runs import Prediction, RunFolder, decide
 from vitreous.runs.decision import probabilities
@@ -62,10 +62,13 @@ class Predictor:
 
     def open(
         self, source: ImageSource, *, formats: tuple[str, ...] = FILE_FORMATS, max_pixels: int = MAX_PIXELS
-    ) -> Image.Image:
-        """The decoded picture that `decode` would go on to prepare; what `explain` should be given by a server."""
-        longer_side = max(self.spec.height, self.spec.width)
-        return open_image(source, formats=formats, max_pixels=max_pixels, target=longer_side)
+    ) -> Image.Image | Raster:
+        """The decoded picture that `decode` would go on to prepare; what `explain` should be given by a server.
+
+        With all its bands: the model's are chosen when it is prepared.
+        """
+        every_band = replace(self.spec.decode, bands=())
+        return open_image(source, formats=formats, max_pixels=max_pixels, target=self.spec, decode=every_band)
 
     def predict_arrays(
         self, batch: np.ndarray, top: int = 5, paths: Sequence[str | None] | None = None
