@@ -57,7 +57,7 @@ def test_paths_that_a_pattern_does_not_match_stand_alone_and_are_counted(make_im
     ("pattern", "message"),
     [
         ("(p", "not a valid regular expression"),
-        ("patient", r"matches none of the 8 paths, such as 'a/p1_1.png'"),
+        ("subject", r"matches none of the 8 paths, such as 'a/p1_1.png'"),
         (r"\.png", r"finds '.png' in every path"),
     ],
 )
@@ -87,4 +87,32 @@ def test_a_table_without_a_file_column_is_refused_by_its_columns(make_images: Ma
     root = make_images(FILES)
     _table(root, "image,group", "a/p1_1.png,x")
     with pytest.raises(DataError, match="has the columns image, group; it needs 'file'"):
+        load_source(root)
+
+
+@pytest.mark.parametrize("name", ["patient", "exif"])
+def test_what_the_images_themselves_say_is_no_pattern(make_images: Make, name: str) -> None:
+    assert {s.group for s in load_source(make_images(FILES), group=name).samples} == {None}
+
+
+def test_a_column_called_patient_still_names_the_groups(make_images: Make) -> None:
+    root = make_images(FILES)
+    _table(root, "file,patient", "a/p1_1.png,7")
+    assert {s.path: s.group for s in load_source(root, group="patient").samples}["a/p1_1.png"] == "7"
+
+
+def test_the_other_columns_of_groups_csv_are_metadata_and_weights(make_images: Make) -> None:
+    root = make_images(FILES)
+    _table(root, "file,group,site,label,weight,age", "a/p1_1.png,x,north,a,0.5,", "b/p1_1.png,,south,b,,41")
+    samples = {s.path: s for s in load_source(root).samples}
+    assert dict(samples["a/p1_1.png"].metadata) == {"site": "north"}
+    assert dict(samples["b/p1_1.png"].metadata) == {"site": "south", "age": "41"}
+    assert dict(samples["a/p2_1.png"].metadata) == {}
+    assert [samples[f"{label}/p1_1.png"].weight for label in "ab"] == [0.5, 1.0]
+
+
+def test_a_weight_in_groups_csv_that_is_none_names_its_file(make_images: Make) -> None:
+    root = make_images(FILES)
+    _table(root, "file,weight", "a/p1_1.png,-1")
+    with pytest.raises(DataError, match=r"gives 'a/p1_1.png' the weight '-1'"):
         load_source(root)

@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vitreous.data import load_source
+from vitreous.data import Sample, load_source
 from vitreous.data.sources import cells
+from vitreous.data.sources.source import NO_METADATA
 from vitreous.errors import DataError
 from vitreous.inputs import open_image
 
@@ -198,3 +199,87 @@ def test_a_groups_csv_with_labels_is_itself_a_manifest(make_images: Make) -> Non
     )
     source = load_source(root / "groups.csv")
     assert [(s.part, s.group) for s in source.samples] == [("train", "x"), ("train", "y"), ("test", "z")]
+
+
+def test_the_columns_that_are_left_are_metadata_without_their_blank_cells(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label,site,age,group\n1.png,a,north,41,g\n2.png,b,, ,\n")
+    first, second = load_source(tmp_path / "a.csv").samples
+    assert dict(first.metadata) == {"site": "north", "age": "41"}
+    assert (dict(second.metadata), len(second.metadata), "site" in second.metadata) == ({}, 0, False)
+    assert second.metadata.get("site") is None
+    assert first == Sample("1.png", "a", "g", None)  # metadata do not count in comparisons
+
+
+def test_metadata_of_parquet_are_text_and_another_group_column_frees_the_usual_one(tmp_path: Path) -> None:
+    columns = {"image": [_png(0), _png(1)], "label": [0, 1], "dose": [0.5, None], "group": ["x", "y"], "site": [1, 2]}
+    samples = load_source(_write(tmp_path / "a.parquet", columns), group="site").samples
+    assert [dict(s.metadata) for s in samples] == [{"dose": "0.5", "group": "x"}, {"group": "y"}]
+    assert [s.group for s in samples] == ["1", "2"]
+
+
+def test_weights_are_read_and_a_blank_one_counts_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label,weight\n1.png,a,0\n2.png,b,2.5\n3.png,b,\n")
+    source = load_source(tmp_path / "a.csv")
+    assert [s.weight for s in source.samples] == [0.0, 2.5, 1.0]
+    assert any("weights from 0 to 2.5" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf", "heavy"])
+def test_a_weight_that_is_none_names_its_row(tmp_path: Path, weight: str) -> None:
+    (tmp_path / "a.csv").write_text(f"path,label,weight\n1.png,a,1\n2.png,b,{weight}\n")
+    with pytest.raises(DataError, match=f"Row 2 of 'a.csv' has the weight '{weight}'"):
+        load_source(tmp_path / "a.csv")
+
+
+def test_training_images_that_all_count_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label,weight\n1.png,a,0\n2.png,b,0\n")
+    with pytest.raises(DataError, match="Every training image has the weight 0"):
+        load_source(tmp_path / "a.csv")
+
+
+def test_a_selection_reads_the_cells_of_its_own_rows(tmp_path: Path) -> None:
+    for part, numbers in (("train", (1, 2, 3)), ("test", (4, 5))):
+        _write(
+            tmp_path / f"{part}.parquet",
+            {"image": [_png(n) for n in numbers], "label": ["a", None, "b"][: len(numbers)]},
+        )
+    source = load_source(tmp_path, trainable=False)
+    assert [_value(source, i) for i in range(3)] == [1, 3, 4]
+    assert [_value(source.select([2, 0]), i) for i in range(2)] == [4, 1]
+
+
+def test_many_rows_share_their_texts_and_need_no_dictionary_each(tmp_path: Path) -> None:
+    rows = "".join(f"{i}.png,class{i % 3},train\n" for i in range(3000))
+    (tmp_path / "a.csv").write_text("path,label,split\n" + rows)
+    samples = load_source(tmp_path / "a.csv").samples
+    assert len({id(s.label) for s in samples}) == 3
+    assert {id(s.metadata) for s in samples} == {id(NO_METADATA)}
+    assert not hasattr(samples[0], "__dict__")
+
+
+def test_a_ready_source_is_returned_as_it_is_after_the_same_checks(make_images: Make) -> None:
+    root = make_images({"img/1.png": 1, "img/2.png": 2})
+    (root / "list.csv").write_text("path,label,site\nimg/1.png,cat,n\nimg/2.png,dog,s\n")
+    source = load_source(root / "list.csv")
+    assert load_source(source) is source
+    assert [s.group for s in load_source(source, group="site").samples] == ["n", "s"]
+    with pytest.raises(DataError, match="only the class 'cat'"):
+        load_source(source, ignore_classes=("dog",))
+
+
+def test_a_source_of_ones_own_is_taken_and_an_object_that_is_none_says_what_it_lacks() -> None:
+    class Own:
+        name, kind, root, task = "own", "folder", "", "single_label"
+        samples: ClassVar = [Sample("1", "a", None, None), Sample("2", "b", None, None)]
+        classes: ClassVar = ["a", "b"]
+        notes: ClassVar = []
+        unusable: ClassVar = []
+
+        def open(self, index: int) -> bytes:
+            return _png(index + 7)
+
+        def select(self, indices: Any) -> Any: ...
+
+    assert _value(load_source(Own()), 1) == 8
+    with pytest.raises(DataError, match=r"A dict is no data: it lacks name, kind"):
+        load_source({"image": []})

@@ -1,125 +1,80 @@
-"""From what the user typed to a `Source`: the embedded digits, a folder of images, or a table that lists them."""
+"""From what the user typed to a `Source`: one listing, its separately given parts, its groups, and the first checks."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from vitreous.data.sources.digits import read_digits
-from vitreous.data.sources.folder import LAYOUT, read_folder
-from vitreous.data.sources.groups import GROUPS_FILE, group_by_pattern
-from vitreous.data.sources.manifest import TABLE_SUFFIXES, read_manifest
-from vitreous.data.sources.source import PART_NAMES, Listing, check_trainable, join
-from vitreous.errors import DataError, UsageError, nearest, unknown_name
-
-_PART_FILE = re.compile(rf"({'|'.join(PART_NAMES)})(-\d+-of-\d+)?\.(parquet|csv|tsv)", re.IGNORECASE)
+from vitreous.data.sources.folder import LAYOUT
+from vitreous.data.sources.groups import FOUND_GROUPS, group_by_pattern, with_groups
+from vitreous.data.sources.locate import read_any
+from vitreous.data.sources.source import LABEL_JOINT, Listing, Sample, Source, check_trainable, join
+from vitreous.errors import DataError, UsageError, unknown_name
 
 
 def load_source(
-    data: str | Path,
+    data: str | Path | Source | Any,
     *,
     group: str | None = None,
-    val: Path | None = None,
-    test: Path | None = None,
+    val: str | Path | None = None,
+    test: str | Path | None = None,
     ignore_classes: tuple[str, ...] = (),
     trainable: bool = True,
+    label_separator: str | None = None,
+    offline: bool = False,
 ) -> Listing:
     """Find out what `data` is and list its images; nothing is decoded.
 
-    group: a column of the manifest or of groups.csv, or else a regular expression on the path.
-    val, test: a folder of class folders or a manifest, when these parts lie elsewhere.
-    ignore_classes: class names to leave out.
+    data: "digits"; a folder of images, of tables or of tar shards; a table; a shard, or a pattern of shards such as
+        x-{000..009}.tar, on the disk or at a web address; hf:owner/name for a dataset of the Hugging Face hub; a
+        datasets.Dataset or DatasetDict, or a folder either was saved to; a ready Source (a Listing as it is).
+    group: a column of the manifest or of groups.csv, or else a regular expression on the path. "patient" and "exif",
+        where no column is called so, stand for what the images themselves say, which is found when they are decoded.
+    val, test: the same kinds of data by name, when these parts lie elsewhere.
+    ignore_classes: class names to leave out; from images that may have several labels only these labels are taken.
     trainable: also refuse what no classifier can be trained on; off for data that is only to be evaluated.
-    Raises DataError for data that cannot be used, UsageError for a group or a class name that does not fit it.
+    label_separator: what stands between the labels of one image; "" where each cell is one label whatever it holds.
+        When None it is "|" where that occurs, and ";" in a column called 'labels'.
+    offline: refuse web addresses, and read datasets of the hub from the cache alone.
+    Raises DataError for data that cannot be used, UsageError for an argument that does not fit it.
     """
     elsewhere = [Path(path) for path in (val, test) if path is not None]
-    source = _read(data, group, elsewhere)
+    source = read_any(data, group=group, label_separator=label_separator, offline=offline, exclude=elsewhere)
+    named = repr(str(data)) if isinstance(data, str | Path) else f"the data {source.name!r}"
     for part, path in (("val", val), ("test", test)):
         if path is None:
             continue
         if any(sample.part == part for sample in source.samples):
             raise UsageError(
-                f"--{part} {str(path)!r} was given, but {str(data)!r} has a {part} part of its own.",
+                f"--{part} {str(path)!r} was given, but {named} has a {part} part of its own.",
                 f"Leave out --{part}, or pass the folder with the training images alone.",
             )
-        source = join(source, _read(path, group, []), part)
+        other = read_any(path, group=group, label_separator=label_separator, offline=offline)
+        source = join(source, other, part)
     if not source.samples:
         reason = f": {source.unusable[0].path} {source.unusable[0].reason}" if source.unusable else ""
-        raise DataError(f"{str(data)!r} holds no labelled image{reason}.", LAYOUT)
-    if group is not None and group not in source.columns:
-        source = group_by_pattern(source, group)
-    source = _without(source, ignore_classes)
+        raise DataError(f"{named} holds no labelled image{reason}.", LAYOUT)
+    source = _without(_grouped(source, group, ready=not isinstance(data, str | Path)), ignore_classes)
     if trainable:
         check_trainable(source)
-        source = replace(source, notes=[*source.notes, *_untested(source)])
+        untested = [note for note in _untested(source) if note not in source.notes]
+        source = replace(source, notes=[*source.notes, *untested]) if untested else source
     return source
 
 
-def _read(data: str | Path, group: str | None, exclude: list[Path]) -> Listing:
-    if str(data) == "digits":
-        return read_digits()
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise _absent(path)
-    if path.is_file():
-        if path.suffix.lower() not in TABLE_SUFFIXES:
-            raise DataError(
-                f"{str(path)!r} is a file but no table: known are {', '.join(TABLE_SUFFIXES)}.",
-                "Pass a folder of class folders (unpack archives first), a CSV or a Parquet file.",
-            )
-        return read_manifest([(path, None)], path.parent, group=group)
-    part_files = _part_files(path)
-    if part_files:
-        return read_manifest(part_files, path, group=group)
-    table = _only_table(path)
-    if table is not None:
-        return read_manifest([(table, None)], path, group=group)
-    source = read_folder(path, group=group, exclude=exclude)
-    if len(source.classes) == 1:
-        _suggest_inner(path / source.classes[0], path)
-    return source
-
-
-def _part_files(folder: Path) -> list[tuple[Path, str | None]]:
-    """Tables named after parts, in the folder or, as Hugging Face lays them out, in its subfolder `data`."""
-    for place in (folder, folder / "data"):
-        found = []
-        for file in sorted(place.iterdir()) if place.is_dir() else []:
-            match = _PART_FILE.fullmatch(file.name)
-            if match and file.is_file():
-                found.append((file, PART_NAMES[match[1].lower()]))
-        if found:
-            # Training first: its columns are the ones that messages and `--group` speak of.
-            return sorted(found, key=lambda entry: (entry[1] != "train", entry[0].name))
-    return []
-
-
-def _only_table(folder: Path) -> Path | None:
-    """The single table of a folder that has no subfolders with class names, only images or bytes listed in it."""
-    tables = [file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES and file.name != GROUPS_FILE]
-    folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    return tables[0] if len(tables) == 1 and len(folders) <= 1 else None
-
-
-def _suggest_inner(inner: Path, outer: Path) -> None:
-    """An unpacked archive often wraps the class folders in one more folder."""
-    folders = [entry for entry in inner.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    if len(folders) > 1:
-        raise DataError(
-            f"{str(outer)!r} holds a single class folder, {inner.name!r}, which holds {len(folders)} folders itself.",
-            f"Did you mean {str(inner)!r}?",
+def _grouped(source: Listing, group: str | None, ready: bool) -> Listing:
+    """Groups by the pattern, where the group names no column. A source that came ready keeps columns as metadata."""
+    if group is None:
+        return source
+    if group not in source.columns:
+        return source if group in FOUND_GROUPS else group_by_pattern(source, group)
+    if ready and any(group in sample.metadata for sample in source.samples):
+        return replace(
+            source, samples=with_groups(source.samples, [sample.metadata.get(group) for sample in source.samples])
         )
-
-
-def _absent(path: Path) -> DataError:
-    parent = path.parent
-    while not parent.is_dir() and parent != parent.parent:
-        path, parent = parent, parent.parent
-    siblings = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []
-    close = nearest(path.name, siblings)
-    hint = f"Did you mean {str(parent / close[0])!r}?" if close else "Pass a folder, a CSV or Parquet file, or digits."
-    return DataError(f"There is no {str(path)!r}.", hint)
+    return source
 
 
 def _without(source: Listing, ignore: tuple[str, ...]) -> Listing:
@@ -128,20 +83,29 @@ def _without(source: Listing, ignore: tuple[str, ...]) -> Listing:
     for name in ignore:
         if name not in source.classes:
             raise unknown_name("class", name, source.classes)
+    classes = [name for name in source.classes if name not in ignore]
+    if source.task == "multi_label":
+        samples = list(_without_labels(source.samples, ignore))
+        bare = sum(bool(old.labels) and not new.labels for old, new in zip(source.samples, samples, strict=True))
+        note = f"Labels left out: {', '.join(ignore)}; {bare:,} images keep no other."
+        return replace(source, samples=samples, classes=classes, notes=[*source.notes, note])
     kept = [index for index, sample in enumerate(source.samples) if sample.label not in ignore]
     left_out = len(source.samples) - len(kept)
-    return replace(
-        source.select(kept),
-        classes=[name for name in source.classes if name not in ignore],
-        notes=[*source.notes, f"Classes left out: {', '.join(ignore)} ({left_out:,} images)."],
-    )
+    note = f"Classes left out: {', '.join(ignore)} ({left_out:,} images)."
+    return replace(source.select(kept), classes=classes, notes=[*source.notes, note])
+
+
+def _without_labels(samples: list[Sample], ignore: tuple[str, ...]) -> Iterator[Sample]:
+    for sample in samples:
+        labels = tuple(name for name in sample.label_names if name not in ignore)
+        yield replace(sample, labels=labels, label=LABEL_JOINT.join(labels))
 
 
 def _untested(source: Listing) -> list[str]:
     """Sentences about classes that a given part lacks: no error, but no number for them either."""
     notes = []
     for part in ("val", "test"):
-        present = {sample.label for sample in source.samples if sample.part == part}
+        present = {name for sample in source.samples if sample.part == part for name in sample.label_names}
         absent = [name for name in source.classes if name not in present]
         if present and absent:
             notes.append(f"The {part} part has no image of: {', '.join(absent[:10])}.")

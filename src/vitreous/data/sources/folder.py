@@ -8,18 +8,37 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitreous.data.sources.groups import GROUPS_FILE, find_group_table, with_groups
+from vitreous.data.sources.groups import GROUPS_FILE, find_group_table
 from vitreous.data.sources.source import PART_NAMES, PARTS, BadFile, Listing, Sample, folder_name, natural_order
 from vitreous.errors import DataError
 
 IMAGE_SUFFIXES = tuple(
     f".{name}"
     for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "tif", "tiff", "bmp", "dib", "gif", "avif"),
-        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "jpx", "tga", "ico", "pcx", "sgi", "rgb"),
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "tif", "tiff", "btf", "bmp", "dib", "gif"),
+        *("avif", "dcm", "dicom", "ppm", "pgm", "pbm", "pnm", "pfm", "jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
+        *(
+            "tga",
+            "ico",
+            "pcx",
+            "dcx",
+            "sgi",
+            "rgb",
+            "rgba",
+            "psd",
+            "qoi",
+            "dds",
+            "icns",
+            "cur",
+            "xbm",
+            "xpm",
+            "fli",
+            "flc",
+            "ras",
+        ),
     )
 )
-"""Suffixes, in lower case, of the formats that `open_image` reads; the usual ones first."""
+"""Suffixes, in lower case, of the formats that `open_image` reads; the usual ones first. DICOM files often have none."""
 
 LAYOUT = "Expected DATA/CLASS/image.jpg, or DATA/train/CLASS/image.jpg with val and test beside train."
 
@@ -88,14 +107,14 @@ def _walk(root: Path, exclude: set[str]) -> _Found:
             raise DataError(f"The folder {folder!r} cannot be read ({error.strerror}).") from error
         for entry in entries:
             hidden = entry.name.startswith(".") or entry.name == "__MACOSX"
-            if entry.is_dir():
+            if _is_folder(entry):
                 real = os.path.realpath(entry.path)
                 # A link to a folder above would be walked for ever.
                 if not hidden and real not in above and real not in exclude:
                     yield from visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
                 continue
             suffix = Path(entry.name).suffix.lower()
-            if hidden or suffix not in IMAGE_SUFFIXES:
+            if hidden or not (suffix in IMAGE_SUFFIXES or _is_bare_dicom(entry.path, suffix)):
                 if entry.name != GROUPS_FILE:
                     found.ignored[suffix or entry.name] += 1
                 continue
@@ -110,13 +129,35 @@ def _walk(root: Path, exclude: set[str]) -> _Found:
     found.images.extend(visit(str(root), "", (os.path.realpath(root),)))
     bearing = {path.rsplit("/", depth)[0] for path in found.images for depth in range(1, path.count("/") + 1)}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith((".", "__")) and os.path.realpath(entry.path) not in exclude:
+        if _is_folder(entry) and not entry.name.startswith((".", "__")) and os.path.realpath(entry.path) not in exclude:
             if entry.name not in bearing:
                 found.empty.append(entry.name)
             elif entry.name.lower() in PART_NAMES:
-                inner = sorted(sub.name for sub in os.scandir(entry.path) if sub.is_dir())
+                inner = sorted(sub.name for sub in os.scandir(entry.path) if _is_folder(sub))
                 found.empty += [f"{entry.name}/{name}" for name in inner if f"{entry.name}/{name}" not in bearing]
     return found
+
+
+def _is_bare_dicom(path: str, suffix: str) -> bool:
+    """Scanners name files "IM000001" or by a dotted number; "DICM" behind 128 bytes tells them from anything else.
+
+    DICOMDIR is a table of contents, not an image.
+    """
+    if (suffix and not suffix[1:].isdigit()) or Path(path).name.upper() == "DICOMDIR":
+        return False
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """False also for a link that leads round in a circle, which is then tried, and listed, as an image."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _part_folders(images: list[str], root: Path) -> dict[str, str]:
@@ -163,20 +204,21 @@ def _label(images: list[str], parts: dict[str, str]) -> tuple[list[Sample], int,
 
 
 def _grouped(root: Path, samples: list[Sample], group: str | None) -> tuple[list[Sample], tuple[str, ...], list[str]]:
-    """Samples with the groups of a `groups.csv`, the columns it offers, and what to say about it."""
+    """Samples with the groups and metadata of a `groups.csv`, the columns it offers, and what to say about it."""
     paths = [sample.path for sample in samples]
     table = find_group_table(root, paths)
     if table is None:
         return samples, (), []
     column = group if group in table.columns else "group" if group is None and "group" in table.columns else None
+    described = table.described(samples, column)
     if column is None:
-        return samples, table.columns, []
+        return described, table.columns, []
     groups = table.column(paths, column)
     note = f"Groups come from the column {column!r} of {GROUPS_FILE}: {len(set(groups) - {None}):,} groups."
     alone = groups.count(None)
     if alone:
         note += f" {alone:,} images have none and stand alone."
-    return with_groups(samples, groups), table.columns, [note]
+    return described, table.columns, [note]
 
 
 def _layout_note(samples: list[Sample], parts: dict[str, str]) -> str:

@@ -1,4 +1,5 @@
-"""Which images belong together: a `groups.csv` beside the images, or a pattern in their paths.
+"""Which images belong together: a `groups.csv` beside the images, or a pattern in their paths. The other columns of the
+table are what else is known of the images.
 
 Images of one patient, scene or production batch resemble each other. Where they are spread over training and test, the
 test measures memory instead of skill; so groups are read without being asked for.
@@ -12,10 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitreous.data.sources.source import Listing, Sample
+from vitreous.data.sources.labels import LABEL_COLUMNS
+from vitreous.data.sources.metadata import WEIGHT_COLUMN, parse_weight, plain_text
+from vitreous.data.sources.source import NO_METADATA, Listing, Sample
+from vitreous.data.sources.table import NAME_COLUMN, PART_COLUMNS
 from vitreous.errors import DataError, UsageError, nearest
 
 GROUPS_FILE = "groups.csv"
+FOUND_GROUPS = ("patient", "exif")
+"""Values of `--group` that name what the images themselves say: the DICOM patient, the EXIF camera and time."""
+_NO_METADATA = {*LABEL_COLUMNS, NAME_COLUMN, *PART_COLUMNS, WEIGHT_COLUMN}
+"""Columns that repeat what the folders say, in lower case, and the weight, which has a field of its own."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,27 @@ class GroupTable:
     def column(self, paths: Sequence[str], name: str) -> list[str | None]:
         """The value of one column for each path; None where the table is silent."""
         return [self.rows.get(path, {}).get(name) or None for path in paths]
+
+    def described(self, samples: Sequence[Sample], group: str | None) -> list[Sample]:
+        """The samples with what the table says of them: group, weight, and the other columns as metadata.
+
+        group: the column that names the groups. Raises DataError naming the file whose weight is none.
+        """
+        weight = next((name for name in self.columns if name.lower() == WEIGHT_COLUMN), "")
+        others = [name for name in self.columns if name != group and name.lower() not in _NO_METADATA]
+        described = []
+        for sample in samples:
+            row = self.rows.get(sample.path, {})
+            texts = {name: text for name in others if (text := plain_text(row.get(name))) is not None}
+            described.append(
+                replace(
+                    sample,
+                    group=row.get(group or "") or None,
+                    weight=_weight(row.get(weight), sample.path),
+                    metadata=texts or NO_METADATA,
+                )
+            )
+        return described
 
 
 def find_group_table(root: Path, paths: Sequence[str]) -> GroupTable | None:
@@ -92,6 +121,16 @@ def group_by_pattern(source: Listing, pattern: str) -> Listing:
 
 def with_groups(samples: Sequence[Sample], groups: Sequence[str | None]) -> list[Sample]:
     return [replace(sample, group=group) for sample, group in zip(samples, groups, strict=True)]
+
+
+def _weight(value: str | None, path: str) -> float:
+    weight = parse_weight(value)
+    if weight is None:
+        raise DataError(
+            f"{GROUPS_FILE} gives {path!r} the weight {value!r}; a weight is a finite number of at least 0.",
+            "Correct the cell, or rename the column so that it is not read.",
+        )
+    return weight
 
 
 def _read(file: Path, prefix: str) -> GroupTable:

@@ -1,303 +1,195 @@
-"""A table that lists images: CSV or Parquet, one file, or one for each part (`train.parquet`, `test.parquet`).
+"""Tables that list images: CSV or Parquet, one file, or one for each part (`train.parquet`, `test.parquet`).
 
 The image column holds paths relative to the table, encoded bytes, or the struct {bytes, path} that Hugging Face writes.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+import numpy as np
 
-from vitreous.data.sources.cells import ParquetCells
-from vitreous.data.sources.source import PART_NAMES, BadFile, Listing, Sample, folder_name, natural_order
+from vitreous.data.sources.labels import (
+    SEVERAL_COLUMN,
+    StoredLabel,
+    find_separator,
+    labels_note,
+    name_classes,
+    split_labels,
+)
+from vitreous.data.sources.metadata import RowMetadata
+from vitreous.data.sources.source import LABEL_JOINT, NO_METADATA, BadFile, Listing, Sample, folder_name
+from vitreous.data.sources.table import Table, read_table
 from vitreous.errors import DataError
 from vitreous.inputs import ImageSource
 
-TABLE_SUFFIXES = (".parquet", ".csv", ".tsv")
-IMAGE_COLUMNS = ("path", "file", "image", "filename", "file_name")
-LABEL_COLUMNS = ("label", "class", "target")
-PART_COLUMNS = ("split", "part")
 
-
-@dataclass(frozen=True)
-class _Table:
-    """One manifest file, read but for its image bytes."""
-
-    file: Path
-    part: str | None
-    images: Callable[[int], Any]
-    """The image cell of a row: str, bytes, {bytes, path} or None."""
-    holds_paths: bool
-    labels: list[Any]
-    names: list[str | None] | None
-    """The column `label_name`, or the class names in Hugging Face's metadata."""
-    unlabelled: int | None
-    """The integer that stands for "no label", where the file's metadata define one."""
-    groups: list[str | None] | None
-    parts: list[Any] | None
-    columns: tuple[str, ...]
-
-
-def read_manifest(files: Sequence[tuple[Path, str | None]], root: Path, *, group: str | None = None) -> Listing:
+def read_manifest(
+    files: Sequence[tuple[Path, str | None]],
+    root: Path,
+    *,
+    group: str | None = None,
+    label_separator: str | None = None,
+) -> Listing:
     """Images listed by tables, each with the part its name stands for (or None, when a column may say it).
 
     group: column that names the groups; the column `group`, where there is one, when None.
+    label_separator: what stands between several labels in one cell; found out when None, see `find_separator`.
     Raises DataError for tables that cannot be read, lack columns, or contradict themselves.
     """
-    tables = [_read(file, part, group) for file, part in files]
-    label_of, classes = _classes(tables)
+    tables = [read_table(file, part, group) for file, part in files]
+    places = [_below(file, root) if file.is_relative_to(root) else file.name for file, _ in files]
+    name = folder_name(files[0][0] if len(files) == 1 else root)
+    source = list_tables(tables, places, root=root, name=name, label_separator=label_separator)
+    groups = {sample.group for sample in source.samples} - {None}
+    if not groups:
+        return source
+    note = f"Groups come from the column {group or 'group'!r}: {len(groups):,} groups."
+    return replace(source, notes=[*source.notes, note])
+
+
+def list_tables(
+    tables: Sequence[Table],
+    places: Sequence[str],
+    *,
+    root: Path,
+    name: str,
+    kind: str = "manifest",
+    label_separator: str | None = None,
+) -> Listing:
+    """One listing of all rows. places: what stands before "#row" in the paths of images that are no files."""
+    separator = find_separator(((table.label_column, table.labels) for table in tables), label_separator)
+    if separator is not None:
+        tables = [replace(table, labels=split_labels(table.label_column, table.labels, separator)) for table in tables]
+    label_of, classes = name_classes(_distinct(tables), _names(tables, several=separator is not None))
     samples: list[Sample] = []
     unusable: list[BadFile] = []
-    cells: list[tuple[_Table, int]] = []
-    for table in tables:
+    rows: list[np.ndarray] = []
+    for table, place in zip(tables, places, strict=True):
+        good, known = [], _known(table, label_of, classes)
         for row, value in enumerate(table.labels):
-            path = _sample_path(table, row, root)
+            path = _path(table, row, root) if table.holds_paths else f"{place}#{row}"
             if path is None:
-                unusable.append(BadFile(f"{table.file.name}#{row}", "has neither a path nor bytes"))
-            elif value is None or value == table.unlabelled:
+                unusable.append(BadFile(f"{table.name}#{row}", "has neither a path nor bytes"))
+            elif value is None or (label := known.get(value)) is None:
                 unusable.append(BadFile(path, "has no label"))
             else:
-                part = table.part or _part(table, row)
-                samples.append(Sample(path, label_of[value], table.groups[row] if table.groups else None, part))
-                cells.append((table, row))
+                samples.append(_sample(table, row, path, *label))
+                good.append(row)
+        rows.append(np.array(good, np.int64))
+    starts = np.cumsum([0, *map(len, rows)])
+
+    def read(index: int) -> ImageSource:
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        return _open(tables[number], int(rows[number][index - starts[number]]))
+
     return Listing(
-        name=folder_name(files[0][0] if len(files) == 1 else root),
-        kind="manifest",
+        name=name,
+        kind=kind,
         root=str(root),
         samples=samples,
         classes=classes,
-        notes=_notes(tables, samples, unusable, group),
-        reader=lambda index: _open(*cells[index]),
+        notes=_notes(tables, samples, unusable),
+        reader=read,
         unusable=unusable,
         columns=tables[0].columns,
+        task="single_label" if separator is None else "multi_label",
     )
 
 
-def _read(file: Path, part: str | None, group: str | None) -> _Table:
-    try:
-        if file.suffix.lower() == ".parquet":
-            return _read_parquet(file, part, group)
-        return _from_columns(file, part, group, _read_csv(file), None)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{str(file)!r} cannot be read as {file.suffix.lstrip('.').upper()}: {reason}.",
-            "Save it as comma-separated UTF-8, or as Parquet.",
-        ) from error
-
-
-def _read_csv(file: Path) -> pa.Table:
-    """All columns as text, so that a label "007" stays what it is and only an empty cell is missing."""
-    with file.open(encoding="utf-8-sig") as handle:
-        header = handle.readline()
-    delimiter = max(",;\t", key=header.count)
-    fields = [name.strip().strip('"') for name in header.strip("\r\n").split(delimiter)]
-    return pyarrow.csv.read_csv(
-        file,
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(fields, pa.string()), null_values=[""], strings_can_be_null=True
-        ),
+def _sample(table: Table, row: int, path: str, label: str, labels: tuple[str, ...] | None) -> Sample:
+    return Sample(
+        path,
+        label,
+        table.groups[row] if table.groups else None,
+        table.parts[row] if table.parts else None,
+        labels,
+        table.weights[row] if table.weights else 1.0,
+        RowMetadata(table.metadata, row) if table.metadata else NO_METADATA,
     )
 
 
-def _read_parquet(file: Path, part: str | None, group: str | None) -> _Table:
-    """Read everything but image bytes, which stay in the file until the first one is asked for."""
-    parquet = pq.ParquetFile(file, memory_map=True)
-    schema = parquet.schema_arrow
-    image = _image_column(schema, file)
-    light = [name for name in schema.names if name != image and _is_plain(schema.field(name).type)]
-    paths = pa.types.is_string(schema.field(image).type) or pa.types.is_large_string(schema.field(image).type)
-    if paths:
-        return _from_columns(file, part, group, parquet.read(columns=[image, *light]), None)
-    return _from_columns(file, part, group, parquet.read(columns=light), ParquetCells(file, image), schema)
-
-
-def _from_columns(
-    file: Path,
-    part: str | None,
-    group: str | None,
-    table: pa.Table,
-    cells: ParquetCells | None,
-    schema: pa.Schema | None = None,
-) -> _Table:
-    columns = {name.strip(): table.column(index) for index, name in enumerate(table.schema.names)}
-    found = [name.strip() for name in (schema or table.schema).names]
-    label = _find(columns, LABEL_COLUMNS)
-    path = None if cells else _find(columns, IMAGE_COLUMNS)
-    if label is None or (cells is None and path is None):
-        raise _missing(file, found)
-    labels = _labels(columns[label], file, label)
-    class_names = _class_label_names((schema or table.schema).metadata, label)
-    names = _text(columns["label_name"]) if "label_name" in columns else None
-    if names is None and class_names is not None:
-        names = [class_names[v] if isinstance(v, int) and 0 <= v < len(class_names) else None for v in labels]
-    chosen = group if group in columns else "group" if group is None and "group" in columns else None
-    part_column = _find(columns, PART_COLUMNS)
-    return _Table(
-        file=file,
-        part=part,
-        images=cells if cells is not None else columns[path or ""].to_pylist().__getitem__,
-        holds_paths=cells is None,
-        labels=labels,
-        names=names,
-        unlabelled=-1 if class_names is not None else None,
-        groups=_text(columns[chosen]) if chosen else None,
-        parts=columns[part_column].to_pylist() if part_column and part is None else None,
-        columns=tuple(columns),
-    )
-
-
-def _image_column(schema: pa.Schema, file: Path) -> str:
-    """The column with bytes where there is one, else the one with paths."""
-    candidates = [name for name in schema.names if name.lower() in IMAGE_COLUMNS]
-    heavy = [name for name in candidates if not _is_plain(schema.field(name).type)]
-    if not candidates:
-        raise _missing(file, schema.names)
-    column = heavy[0] if heavy else min(candidates, key=lambda name: IMAGE_COLUMNS.index(name.lower()))
-    kind = schema.field(column).type
-    struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not (struct or text or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise DataError(
-            f"The column {column!r} of {str(file)!r} is of type {kind}.",
-            "It must hold paths (string), encoded images (binary) or the struct {bytes, path}.",
-        )
-    return column
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _find(columns: dict[str, Any], wanted: tuple[str, ...]) -> str | None:
-    lowered = {name.lower(): name for name in reversed(list(columns))}
-    return next((lowered[name] for name in wanted if name in lowered), None)
-
-
-def _missing(file: Path, found: Sequence[str]) -> DataError:
-    return DataError(
-        f"{str(file)!r} has the columns {', '.join(found) or '(none)'}; it needs one of {', '.join(IMAGE_COLUMNS)} "
-        f"and one of {', '.join(LABEL_COLUMNS)}.",
-        "Rename the columns. Optional ones: label_name, group, split (train, val or test).",
-    )
-
-
-def _labels(column: pa.ChunkedArray, file: Path, name: str) -> list[Any]:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_floating(kind):
-        values = column.to_pylist()
-        if any(value is not None and value == value and value != int(value) for value in values):
-            raise DataError(
-                f"The column {name!r} of {str(file)!r} holds fractions; a class is a name or a whole number."
-            )
-        return [None if value is None or value != value else int(value) for value in values]
-    if pa.types.is_integer(kind):
-        return column.to_pylist()
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)):
-        raise DataError(f"The column {name!r} of {str(file)!r} is of type {kind}; one name or whole number is needed.")
-    return _text(column)
-
-
-def _text(column: pa.ChunkedArray) -> list[Any]:
-    """Cells as text; blank ones as None."""
-    values = column.to_pylist()
-    return [None if value is None or not str(value).strip() else str(value).strip() for value in values]
-
-
-def _class_label_names(metadata: dict[bytes, bytes] | None, label: str) -> list[str] | None:
-    """Class names that Hugging Face's `datasets` keeps in the schema's metadata."""
-    try:
-        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
-        return [str(name) for name in feature["names"]]
-    except (KeyError, ValueError, TypeError):
-        return None
-
-
-def _classes(tables: Sequence[_Table]) -> tuple[dict[Any, str], list[str]]:
-    """{label as stored: class name} and the class names in order. Integers keep numeric order, names natural order."""
-    numbers: dict[Any, int | None] = {}
-    names: dict[Any, str] = {}
+def _distinct(tables: Sequence[Table]) -> set[StoredLabel]:
+    """Every label that occurs."""
+    found: set[StoredLabel] = set()
     for table in tables:
-        for row, value in enumerate(table.labels):
-            if value is None or value == table.unlabelled:
-                continue
-            numbers.setdefault(value, int(value) if re.fullmatch(r"-?\d+", str(value)) else None)
-            name = table.names[row] if table.names else None
-            if name is not None and names.setdefault(value, name) != name:
+        values: set[Any] = set(table.labels) - {None, table.unlabelled}
+        for value in values:
+            if not isinstance(value, tuple):
+                found.add(value)
+            elif table.unlabelled not in value:
+                found.update(value)
+    return found
+
+
+def _names(tables: Sequence[Table], several: bool) -> Mapping[StoredLabel, str]:
+    """Class names of labels, from the column `label_name` or the metadata. Raises DataError for two names of one."""
+    names: dict[StoredLabel, str] = {}
+    for table in tables:
+        pairs: set[tuple[Any, str | None]] = set()
+        if table.names is not None and not several:
+            pairs = set(zip(table.labels, table.names, strict=True))
+        elif table.class_names is not None:
+            pairs = set(enumerate(table.class_names))
+        for value, name in sorted(pairs, key=str):
+            if name is not None and value is not None and names.setdefault(value, name) != name:
                 raise DataError(
-                    f"The label {value!r} is called {names[value]!r} and {name!r} in the column 'label_name' of {table.file.name!r}.",
+                    f"The label {value!r} is called {names[value]!r} and {name!r} in the column 'label_name' of {table.name!r}.",
                     "Give each label one name.",
                 )
-    if len({type(value) for value in numbers}) > 1:
-        raise DataError(
-            "The tables do not agree: labels are whole numbers in one and names in another.",
-            "Write the labels in the same form in each.",
-        )
-    if any(number is None for number in numbers.values()):  # labels are names themselves
-        return {value: str(value) for value in numbers}, natural_order(str(value) for value in numbers)
-    label_of = {value: names.get(value, str(value)) for value in numbers}
-    ordered = [label_of[value] for value, _ in sorted(numbers.items(), key=lambda item: (item[1], str(item[0])))]
-    if len(set(ordered)) < len(ordered):
-        twice = next(name for name in ordered if ordered.count(name) > 1)
-        raise DataError(f"Two labels are called {twice!r} in the column 'label_name'.", "Give each label its own name.")
-    return label_of, ordered
+    return names
 
 
-def _part(table: _Table, row: int) -> str | None:
-    value = table.parts[row] if table.parts else None
-    if value is None or not str(value).strip():
-        return None
-    part = PART_NAMES.get(str(value).strip().lower())
-    if part is None:
-        raise DataError(
-            f"Row {row + 1} of {table.file.name!r} is in the part {value!r}; known are train, val and test.",
-            "Correct the column, or rename it so that it is not read.",
-        )
-    return part
+def _known(
+    table: Table, label_of: Mapping[StoredLabel, str], classes: Sequence[str]
+) -> dict[Any, tuple[str, tuple[str, ...] | None]]:
+    """{cell: (label, labels)} for every cell that can be used; equal cells share their texts."""
+    rank = {name: number for number, name in enumerate(classes)}
+    known: dict[Any, tuple[str, tuple[str, ...] | None]] = {}
+    for value in set(table.labels) - {None, table.unlabelled}:
+        if not isinstance(value, tuple):
+            known[value] = (label_of[value], None)
+        elif table.unlabelled not in value:
+            labels = tuple(sorted((label_of[one] for one in value), key=rank.__getitem__))
+            known[value] = (LABEL_JOINT.join(labels), labels)
+    return known
 
 
-def _sample_path(table: _Table, row: int, root: Path) -> str | None:
-    if not table.holds_paths:
-        inside = table.file.relative_to(root) if table.file.is_relative_to(root) else Path(table.file.name)
-        return f"{inside.as_posix()}#{row}"
+def _path(table: Table, row: int, root: Path) -> str | None:
     path = table.images(row)
     if path is None or not path.strip():
         return None
     path = path.strip().replace("\\", "/")
-    return path.removeprefix("./") if table.file.parent == root else _below(table.file.parent / path, root)
+    return path.removeprefix("./") if table.folder == root else _below(table.folder / path, root)
 
 
 def _below(path: Path, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
-def _open(table: _Table, row: int) -> ImageSource:
+def _open(table: Table, row: int) -> ImageSource:
     cell = table.images(row)
     if isinstance(cell, dict):
         cell = cell["bytes"] if cell.get("bytes") else cell.get("path")
     if isinstance(cell, str):
-        return str(table.file.parent / cell.strip().replace("\\", "/"))
+        return str(table.folder / cell.strip().replace("\\", "/"))
     return cell or b""
 
 
-def _notes(
-    tables: Sequence[_Table], samples: Sequence[Sample], unusable: Sequence[BadFile], group: str | None
-) -> list[str]:
-    files = ", ".join(table.file.name for table in tables)
+def _notes(tables: Sequence[Table], samples: Sequence[Sample], unusable: Sequence[BadFile]) -> list[str]:
+    files = ", ".join(table.name for table in tables)
     stored = "paths" if tables[0].holds_paths else "encoded images"
     notes = [f"{'Tables' if len(tables) > 1 else 'A table'} of {stored}: {files}, {len(samples):,} labelled rows."]
     if unusable:
         notes.append(f"{len(unusable):,} rows cannot be used; the first {unusable[0].reason}.")
-    groups = {sample.group for sample in samples} - {None}
-    if groups:
-        notes.append(f"Groups come from the column {group or 'group'!r}: {len(groups):,} groups.")
+    if samples and samples[0].labels is not None:
+        notes.append(labels_note(len(sample.label_names) for sample in samples))
+    elif any(table.label_column.lower() == SEVERAL_COLUMN for table in tables):
+        notes.append("The column 'labels' holds one label in each row.")
+    if samples and any(table.weights for table in tables):
+        weights = [sample.weight for sample in samples]
+        notes.append(f"Images have weights from {min(weights):g} to {max(weights):g}.")
     return notes
