@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from vitreous.data import BadFile, Scan, load_source
-from vitreous.data.examination.scan import check, pixel_digest, scan
-from vitreous.errors import DataError
+from vitreous.data.examination.look import pixel_digest
+from vitreous.data.examination.scan import check, scan
+from vitreous.errors import DataError, ImageError
 
 Make = Callable[..., Path]
 
@@ -21,7 +23,7 @@ def _broken(make: Make) -> Path:
     whole = (root / "a" / "0.png").read_bytes()
     (root / "b" / "half.png").write_bytes(whole[: len(whole) // 2])
     (root / "b" / "text.jpg").write_text("hello")
-    Image.fromarray(np.ones((3, 3), np.float32)).save(root / "b" / "float.tiff")
+    Image.fromarray(np.full((3, 3), np.nan, np.float32)).save(root / "b" / "float.tiff")
     return root
 
 
@@ -33,12 +35,13 @@ def test_every_bad_file_is_named_with_its_reason_and_never_replaced(make_images:
     assert reasons["a/empty.png"] == "is empty (0 bytes)"
     assert "truncated" in reasons["b/half.png"]
     assert "not an image" in reasons["b/text.jpg"]
-    assert "floats" in reasons["b/float.tiff"]
+    assert "no valid pixel" in reasons["b/float.tiff"]
     assert [source.samples[i].path for i in result.good] == [f"{label}/{i}.png" for label in "ab" for i in range(4)]
     assert result.sizes == [(12, 10)] * 8
     assert result.modes == ["RGB"] * 8
     assert result.bits == [8] * 8
     assert len(set(result.hashes)) == 8
+    assert len(result.findings) == 8
 
 
 def test_the_number_of_threads_changes_nothing(make_images: Make) -> None:
@@ -62,7 +65,7 @@ def test_a_size_limit_is_judged_here(make_images: Make) -> None:
 
 
 def test_bad_files_are_written_as_csv(make_images: Make, tmp_path: Path) -> None:
-    result = Scan([], [], [], [], [], [BadFile('a, "b".png', "is empty (0 bytes)")])
+    result = Scan([], [], [BadFile('a, "b".png', "is empty (0 bytes)")])
     result.write_bad_files(tmp_path / "bad_files.csv")
     rows = list(csv.reader((tmp_path / "bad_files.csv").read_text(encoding="utf-8").splitlines()))
     assert rows == [["path", "reason"], ['a, "b".png', "is empty (0 bytes)"]]
@@ -130,3 +133,36 @@ def test_two_images_outside_the_test_part_suffice_where_it_is_given(make_images:
     (Path(source.root) / "train" / "b" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"at least 2 readable images outside the test part.*'b' \(1\)"):
         check(scan(source, threads=1), source, max_bad=0.5)
+
+
+def test_thumbnails_are_one_array_aligned_with_the_findings(make_images: Make) -> None:
+    source = load_source(_broken(make_images))
+    result = scan(source, threads=1)
+    assert result.thumbnails.shape == (8, 32, 32, 3)
+    assert result.thumbnails.dtype == np.uint8
+    assert [row.tobytes() for row in result.thumbnails] == [finding.thumbnail for finding in result.findings]
+    assert Scan([], [], []).thumbnails.shape == (0, 32, 32, 3)
+
+
+def test_bad_files_are_written_even_where_their_names_are_no_text(tmp_path: Path) -> None:
+    Scan([], [], [BadFile("line\nbreak\udcff.png", "is not an image")]).write_bad_files(tmp_path / "bad_files.csv")
+    with (tmp_path / "bad_files.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1:] == [["line\nbreak\\udcff.png", "is not an image"]]
+
+
+def test_an_image_that_the_source_cannot_offer_is_bad(make_images: Make) -> None:
+    def read(index: int) -> bytes:
+        raise ImageError("lies in a shard that ends before it")
+
+    source = replace(load_source(make_images({"a/1.png": 1, "b/1.png": 2})), reader=read)
+    result = scan(source, threads=1)
+    assert [bad.reason for bad in result.bad] == ["lies in a shard that ends before it"] * 2
+
+
+def test_an_error_of_the_source_reaches_the_caller(make_images: Make) -> None:
+    def read(index: int) -> bytes:
+        raise RuntimeError("no such row")
+
+    source = replace(load_source(make_images({"a/1.png": 1, "b/1.png": 2})), reader=read)
+    with pytest.raises(RuntimeError, match="no such row"):
+        scan(source, threads=1)
