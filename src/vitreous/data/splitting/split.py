@@ -1,236 +1,232 @@
-"""Which image is in which part.
+"""Giving every image a part.
 
-Decided by what the images show and by the seed, never by file order or names: renaming or moving files changes nothing.
-Groups stay whole, and identical pixels make a group, so that no made part holds what another has seen.
+Decided by what the images show and by the seed, never by file order or file names: renaming or moving files changes
+nothing. What belongs together stays whole: identical pixels, one group, one cluster of near-duplicates; so that no made
+part holds what another has seen. Parts that the data gives win and are only reported.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
+from vitreous.data.sources.source import PARTS, Sample
+from vitreous.data.splitting.assign import Assignment, Counts, Unit, assign, intervals
+from vitreous.data.splitting.earlier import Earlier, earlier_rows
+from vitreous.data.splitting.folds import deal_folds
+from vitreous.data.splitting.leaks import find_conflicts, find_leaks
+from vitreous.data.splitting.links import Keys, Placement, connected, link_keys, place
+from vitreous.data.splitting.names import name_clusters, name_groups
+from vitreous.data.splitting.stored import NO_PART, Split
+from vitreous.errors import DataError
 
-from vitreous.data.sources.source import PARTS, Sample, natural_order
-from vitreous.data.splitting.assign import Cluster, assign
-from vitreous.errors import DataError, RunError
-from vitreous.runs.atomic import write_text
-
-_COLUMNS = ("path", "label", "group", "part", "sha256")
-
-
-@dataclass(frozen=True)
-class Split:
-    """The part of each image. All lists but the last three are aligned with the samples it was made from."""
-
-    paths: list[str]
-    labels: list[str]
-    groups: list[str]
-    """Images of one group resemble each other: a name from the data, or the start of the pixels' sha256."""
-    parts: list[str]
-    """train, val or test."""
-    hashes: list[str]
-    """sha256 of the decoded pixels."""
-    leaks: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of paths in different parts, as the data gave them, with identical pixels or one group."""
-    conflicts: list[tuple[str, str]] = field(default_factory=list)
-    """Pairs of paths with identical pixels and different labels."""
-    notes: list[str] = field(default_factory=list)
-
-    def indices(self, part: str) -> np.ndarray:
-        """int64 positions of the images of one part, ascending."""
-        return np.flatnonzero(np.asarray(self.parts) == part)
-
-    def digest(self) -> str:
-        """sha256 over the sorted (pixels, label, part): equal for equal splits, wherever the files lie."""
-        lines = sorted(
-            f"{h}\t{label}\t{part}\n" for h, label, part in zip(self.hashes, self.labels, self.parts, strict=True)
-        )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def write_csv(self, path: Path) -> None:
-        """Columns path, label, group, part, sha256; written atomically."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(zip(self.paths, self.labels, self.groups, self.parts, self.hashes, strict=True))
-        write_text(path, text.getvalue())
-
-    @classmethod
-    def read_csv(cls, path: Path) -> Split:
-        """What `write_csv` wrote; findings and notes are not stored. Raises RunError for a file that is not one."""
-        try:
-            with path.open(encoding="utf-8", newline="") as handle:
-                rows = list(csv.reader(handle))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise RunError(f"{str(path)!r} cannot be read ({error}).", "Restore it from a copy.") from error
-        if (
-            not rows
-            or tuple(rows[0]) != _COLUMNS
-            or any(len(row) != len(_COLUMNS) or row[3] not in PARTS for row in rows[1:])
-        ):
-            raise RunError(
-                f"{str(path)!r} is no stored split: it needs the columns {', '.join(_COLUMNS)} and the parts {', '.join(PARTS)}.",
-                "Restore it from a copy.",
-            )
-        columns = [list(column) for column in zip(*rows[1:], strict=True)] or [[] for _ in _COLUMNS]
-        return cls(*columns)
+_NAMED = 10
+"""Images set aside, and classes absent from a part, that notes name; splits.csv tells of all."""
 
 
 def make_split(
-    samples: Sequence[Sample], hashes: Sequence[str], *, seed: int, val_fraction: float, test_fraction: float
+    samples: Sequence[Sample],
+    hashes: Sequence[str],
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    clusters: Sequence[int] | None = None,
+    near_pairs: Sequence[tuple[int, int]] = (),
+    previous: Split | None = None,
+    folds: int = 5,
+    private_groups: bool = False,
 ) -> Split:
     """Give every image a part. Parts that the data names are kept; those it lacks are made from training images.
 
     hashes: sha256 of the decoded pixels of each sample.
-    val_fraction: share of the images that are not test; test_fraction: share of all images.
+    val_fraction: share of the images that are not test. test_fraction: share of all images outside a validation part
+    that the data gives. Both are meant on average, see `assign`.
+    clusters: number of the cluster of near-duplicates of each sample, negative for none.
+    near_pairs: positions of verified near-duplicates, reported where they lie in different parts.
+    previous: an earlier split of these data. Images with pixels that are in it keep part, group and cluster; new ones
+    follow those they are joined with; one that would join two parts is set aside (part "none") and named in a note.
+    folds: how many `Split.folds` there are.
+    private_groups: the names of groups must not be stored; part of a hash of their pixels stands for them.
     Raises DataError where a missing part cannot be made: no training images, or too few independent groups.
     """
-    assert len(samples) == len(hashes)
     given = [sample.part for sample in samples]
     made = [part for part in ("test", "val") if part not in given]
     if not any(part in (None, "train") for part in given):
         raise DataError("The data holds no training images to split or to train on.")
-    members = _cluster(samples, hashes)
-    groups = [""] * len(samples)
-    parts = ["train" if part is None else part for part in given]
-    free: list[Cluster] = []
-    held_train: defaultdict[str, int] = defaultdict(int)
-    followed = 0
-    for indices in members:
-        name = _group_name(indices, samples, hashes)
-        for index in indices:
-            groups[index] = name
-        held = [part for part in ("test", "val") if any(given[index] == part for index in indices)]
-        if held:  # some of it is in a part already: the undecided rest must not end up elsewhere
-            for index in indices:
-                if given[index] is None:
-                    parts[index] = held[0]
-                    followed += 1
-                elif given[index] == "train":
-                    held_train[samples[index].label] += 1
-        else:
-            key = hashlib.sha256(f"{seed}:{min(hashes[index] for index in indices)}".encode()).hexdigest()
-            free.append(Cluster(key, _counts(samples[index].label for index in indices), indices))
-    notes = _given_notes(given, followed)
+    keys = link_keys(samples, hashes, clusters)
+    earlier = earlier_rows(previous, samples, hashes) if previous is not None else [None] * len(samples)
+    fixed, overruled = _fixed(keys, given, made, earlier)
+    barred = {index for index, row in enumerate(earlier) if row and row.torn and fixed[index] is None}
+    placement = place(keys, fixed, barred)
+    parts = [placement.follows.get(index, part) for index, part in enumerate(fixed)]
+    members = connected(keys, (index for index in range(len(samples)) if index not in placement.aside))
+    notes = _notes(samples, given, earlier, overruled, placement, parts)
     if made:
-        wanted = _wanted(samples, parts, made, val_fraction, test_fraction)
-        chosen, missing = assign(free, wanted, made, held_train)
-        for cluster, part in zip(free, chosen, strict=True):
-            for index in cluster.members:
+        units, held = _units(samples, hashes, members, parts, made)
+        result = assign(units, held, intervals(made, val_fraction, test_fraction), seed)
+        for unit, part in zip(units, result.parts, strict=True):
+            for index in unit.members:
                 parts[index] = part
-        for part in made:
-            if part not in parts:
-                raise DataError(
-                    f"No {part} part can be made: the {len(samples):,} images form only {len(members):,} independent groups.",
-                    f"Give one with --{part} PATH, or group the images more finely with --group.",
-                )
-        notes += missing
-        notes.append(f"Made by content, seed {seed}, whole groups, stratified by class: {' and '.join(sorted(made))}.")
+        _check_made(made, parts, len(samples), len(members))
+        notes += _assignment_notes(result, made, seed)
+    final = [part or (NO_PART if index in placement.aside else "train") for index, part in enumerate(parts)]
+    leaks, leak_count = find_leaks(samples, hashes, final, near_pairs)
+    numbers, fold_notes = _folds(samples, hashes, members, final, folds, seed)
     return Split(
         paths=[sample.path for sample in samples],
         labels=[sample.label for sample in samples],
-        groups=groups,
-        parts=parts,
+        groups=name_groups(samples, hashes, members, final, earlier, private=private_groups),
+        parts=final,
         hashes=list(hashes),
-        leaks=_leaks(samples, hashes),
-        conflicts=_conflicts(samples, hashes),
-        notes=notes,
+        clusters=name_clusters(hashes, clusters, earlier),
+        folds=numbers,
+        leaks=leaks,
+        leak_count=leak_count,
+        conflicts=find_conflicts(samples, hashes),
+        notes=notes + fold_notes,
     )
 
 
-def _cluster(samples: Sequence[Sample], hashes: Sequence[str]) -> list[list[int]]:
-    """Indices joined by a common group or identical pixels, directly or through others (union-find)."""
-    parent = list(range(len(samples)))
+def _fixed(
+    keys: Keys, given: Sequence[str | None], made: Sequence[str], earlier: Sequence[Earlier | None]
+) -> tuple[list[str | None], int]:
+    """The part of each image that has one from the data or from an earlier split, and how often they disagree.
 
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    first_of: dict[tuple[str, str], int] = {}
-    for index, (sample, digest) in enumerate(zip(samples, hashes, strict=True)):
-        keys = [("pixels", digest)] if sample.group is None else [("pixels", digest), ("group", sample.group)]
-        for key in keys:
-            other = first_of.setdefault(key, index)
-            if other != index:
-                parent[root(index)] = root(other)
-    clusters: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(samples)):
-        clusters[root(index)].append(index)
-    return list(clusters.values())
-
-
-def _group_name(indices: Sequence[int], samples: Sequence[Sample], hashes: Sequence[str]) -> str:
-    names = [group for index in indices if (group := samples[index].group) is not None]
-    return min(names) if names else min(hashes[index] for index in indices)[:16]
+    Given training images are what missing parts are made from, so they are open as long as one is missing, but for
+    those joined with images of a part that the data gives: these are leaks, and must not get into a made part too.
+    """
+    fixed: list[str | None] = []
+    overruled = 0
+    for part, row in zip(given, earlier, strict=True):
+        before = row.part if row else None
+        bound = part == "train" and (not made or before not in (None, "train", *made))
+        chosen = part if bound or part in ("val", "test") else before
+        overruled += before not in (None, chosen)
+        fixed.append(chosen)
+    if made and any(part in ("val", "test") for part in given):
+        touched = {key for own, part in zip(keys, fixed, strict=True) if part in made for key in own}
+        for indices in connected(keys, range(len(keys))):
+            if any(given[index] in ("val", "test") for index in indices):
+                for index in indices:
+                    if given[index] == "train" and fixed[index] is None and not touched.intersection(keys[index]):
+                        fixed[index] = "train"
+    return fixed, overruled
 
 
-def _wanted(
-    samples: Sequence[Sample], parts: Sequence[str], made: Sequence[str], val_fraction: float, test_fraction: float
-) -> dict[str, dict[str, float]]:
-    """{part: {label: images}} to aim at; train gets what the made parts leave."""
-    counts = {part: _counts(s.label for s, p in zip(samples, parts, strict=True) if p == part) for part in PARTS}
-    wanted: dict[str, dict[str, float]] = {part: {} for part in ("train", *made)}
-    for label, pool in counts["train"].items():
-        everything = sum(counts[part].get(label, 0) for part in PARTS)
-        if "test" in made:
-            wanted["test"][label] = test = min(test_fraction * everything, pool / 2)
-        else:
-            test = counts["test"].get(label, 0)
-        if "val" in made:
-            wanted["val"][label] = val_fraction * (everything - test)
-        wanted["train"][label] = pool - sum(wanted[part][label] for part in made)
-    return wanted
-
-
-def _counts(labels: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-    return dict(sorted(counts.items()))
-
-
-def _leaks(samples: Sequence[Sample], hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """For each image of a given part: the first image of each earlier part that it repeats or is grouped with."""
-    shared: defaultdict[tuple[str, str], dict[str, list[int]]] = defaultdict(dict)
-    for index, (sample, digest) in enumerate(zip(samples, hashes, strict=True)):
-        if sample.part is None:
+def _units(
+    samples: Sequence[Sample],
+    hashes: Sequence[str],
+    members: Sequence[Sequence[int]],
+    parts: Sequence[str | None],
+    made: Sequence[str],
+) -> tuple[list[Unit], list[tuple[str, Counts]]]:
+    """What is to be dealt out, in an order of its own, and (part, counts) of what has a part and counts for the shares."""
+    units: list[Unit] = []
+    held: list[tuple[str, Counts]] = []
+    for indices in members:
+        if all(parts[index] is None for index in indices):
+            units.append(Unit(_key(indices, samples, hashes), _counts(samples[index] for index in indices), indices))
             continue
-        shared["pixels", digest].setdefault(sample.part, []).append(index)
-        if sample.group is not None:
-            shared["group", sample.group].setdefault(sample.part, []).append(index)
-    pairs: dict[tuple[str, str], None] = {}
-    for by_part in shared.values():
-        present = [part for part in PARTS if part in by_part]
-        for position, part in enumerate(present):
-            for earlier in present[:position]:
-                for index in by_part[part]:
-                    pairs[samples[by_part[earlier][0]].path, samples[index].path] = None
-    return list(pairs)
+        for part in ("train", *made):
+            inside = [index for index in indices if parts[index] == part]
+            if inside:
+                held.append((part, _counts(samples[index] for index in inside)))
+    return sorted(units, key=lambda unit: unit.key), held
 
 
-def _conflicts(samples: Sequence[Sample], hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """For each set of identical pixels: the first image of the first label with the first of each other label."""
-    labels: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for sample, digest in zip(samples, hashes, strict=True):
-        labels[digest].setdefault(sample.label, sample.path)
-    pairs = []
-    for by_label in labels.values():
-        ordered = [by_label[label] for label in natural_order(by_label)]
-        pairs += [(ordered[0], path) for path in ordered[1:]]
-    return pairs
+def _key(indices: Sequence[int], samples: Sequence[Sample], hashes: Sequence[str]) -> str:
+    """A name for the content of a unit. A group keeps its name whatever images it gains; pixels are all others have."""
+    names = [group for index in indices if (group := samples[index].group) is not None]
+    return f"group {min(names)}" if names else f"pixels {min(hashes[index] for index in indices)}"
 
 
-def _given_notes(given: Sequence[str | None], followed: int) -> list[str]:
+def _counts(samples: Iterable[Sample]) -> dict[str | None, int]:
+    """{label: images}, each label of an image that has several, and under None all of them."""
+    counts: Counter[str | None] = Counter()
+    for sample in samples:
+        counts[None] += 1
+        counts.update(_labels(sample))
+    return dict(counts)
+
+
+def _labels(sample: Sample) -> tuple[str, ...]:
+    return (sample.label,) if sample.labels is None else sample.labels
+
+
+def _check_made(made: Sequence[str], parts: Sequence[str | None], images: int, groups: int) -> None:
+    for part in made:
+        if part not in parts:
+            raise DataError(
+                f"No {part} part can be made: the {images:,} images form only {groups:,} independent groups.",
+                f"Give one with --{part} PATH, or group the images more finely with --group.",
+            )
+
+
+def _folds(
+    samples: Sequence[Sample],
+    hashes: Sequence[str],
+    members: Sequence[Sequence[int]],
+    parts: Sequence[str],
+    folds: int,
+    seed: int,
+) -> tuple[list[int], list[str]]:
+    """The fold of each image of train and val, -1 for all where there are too few groups, which is said."""
+    numbers = [-1] * len(samples)
+    units = [[index for index in indices if parts[index] in ("train", "val")] for indices in members]
+    units = sorted((unit for unit in units if unit), key=lambda unit: _key(unit, samples, hashes))
+    if len(units) < folds:
+        return numbers, [f"No folds: outside the test part are {len(units):,} independent groups, fewer than {folds}."]
+    index_of: defaultdict[str, int] = defaultdict(lambda: len(index_of))
+    counts = [Counter(index_of[label] for index in unit for label in _labels(samples[index])) for unit in units]
+    for unit, fold in zip(units, deal_folds(counts, [len(unit) for unit in units], folds, seed), strict=True):
+        for index in unit:
+            numbers[index] = fold
+    return numbers, []
+
+
+def _notes(
+    samples: Sequence[Sample],
+    given: Sequence[str | None],
+    earlier: Sequence[Earlier | None],
+    overruled: int,
+    placement: Placement,
+    parts: Sequence[str | None],
+) -> list[str]:
     present = [part for part in PARTS if part in given]
     notes = [f"Kept as the data gives them: {' and '.join(present)}."] if present else []
-    if followed:
-        notes.append(f"{followed:,} images without a part follow their group into the part it is in.")
+    known = sum(row is not None and row.part is not None for row in earlier)
+    if known:
+        notes.append(f"{known:,} images were in the earlier split and {len(samples) - known:,} are new.")
+    if overruled:
+        notes.append(
+            f"{overruled:,} images were in another part in the earlier split; the parts that the data gives win."
+        )
+    if placement.follows:
+        notes.append(f"{len(placement.follows):,} images without a part follow their group into the part it is in.")
+    for index in [*placement.aside][:_NAMED]:
+        alike = placement.aside[index]
+        found = ", ".join(f"{samples[other].path!r} ({parts[other]})" for other in alike)
+        why = f"resembles images of different parts, {found}" if alike else "was in two parts of the earlier split"
+        notes.append(f"{samples[index].path!r} {why}: it is set aside.")
+    if len(placement.aside) > _NAMED:
+        notes.append(f"{len(placement.aside):,} images are set aside in all; in splits.csv their part is {NO_PART!r}.")
+    return notes
+
+
+def _assignment_notes(result: Assignment, made: Sequence[str], seed: int) -> list[str]:
+    notes = []
+    for part in ("train", *made):
+        absent = [(label, groups) for (label, other), groups in result.absent.items() if other == part]
+        for label, groups in absent[:_NAMED]:
+            counted = f"{groups} independent group{'s' * (groups != 1)}"
+            if groups <= len(made):
+                notes.append(f"The class {label!r} has only {counted}: none is in {part}.")
+            else:
+                notes.append(f"The class {label!r} is not in {part}: its {counted} are bound to other parts.")
+        if len(absent) > _NAMED:
+            notes.append(f"{len(absent):,} classes in all are not in {part}, most for want of independent groups.")
+    notes.append(f"Made by content, seed {seed}, whole groups, stratified by class: {' and '.join(sorted(made))}.")
+    if result.moved:
+        notes.append(f"{result.moved:,} of {len(result.parts):,} groups were moved for the shares of their classes.")
     return notes
