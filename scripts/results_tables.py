@@ -136,6 +136,33 @@ def cpu_inference(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def input_pipeline(facts: dict[str, Any]) -> list[str]:
+    names = list(next(iter(facts["sizes"].values()))["candidates"])
+    lines = [
+        "From a JPEG file to a normalised float32 array (3, 224, 224), shorter side to 256 and centre crop, bilinear; interleaved in one "
+        f"process, {facts['threads']} thread, processor time (`benchmarks/input_pipeline.py`; {machine(facts)}, timm "
+        f"{facts['versions']['timm']}). {facts['photographs']} photographs, enlarged with detail. Speed as a multiple of torchvision's "
+        "`ImageFolder` and `Compose`, by medians; its milliseconds: median (least to greatest). Grey levels (of 255): what reduced "
+        "decoding changes, mean over all images / mean of the worst image / largest. Each size in a process of its own; `after 4000 x 3000`: "
+        "in one that has decoded such an image, malloc keeps memory that it otherwise asks for with each image, from which full "
+        "decoding profits. Where the sides do not come out even, torchvision rounds "
+        "its crop to whole pixels and so shifts the picture by up to half a one.",
+        "",
+        f"| photographs | kB | torchvision, ms | {' | '.join(names[1:])} | decoded at | grey levels |",
+        "| --- | --- | --- |" + " --- |" * (len(names) + 1),
+    ]
+    for size, found in facts["sizes"].items():
+        at = found["candidates"]["torchvision"]["ms_per_image"]
+        cells = [f"{found['candidates'][name]['times_torchvision']:.2f}" for name in names[1:]]
+        levels = found["candidates"]["vitreous"]["from_full"]
+        lines.append(
+            f"| {size.replace('x', ' x ').replace('+', ' after ')} | {found['kilobytes']:.0f} | {at['median']:.1f} ({at['min']:.1f} to {at['max']:.1f}) | "
+            f"{' | '.join(cells)} | {'1' if found['reduced_by'] == 1 else '1/' + str(found['reduced_by'])} | "
+            f"{levels['mean']:.2f} / {levels['worst_image']:.2f} / {levels['max']:.0f} |"
+        )
+    return lines
+
+
 def parity(facts: dict[str, Any]) -> str:
     """The table of every plain ViT, as a page of its own."""
     limit = facts["tolerance"]
@@ -191,6 +218,7 @@ def main() -> None:
         ("model_speed", "The model against other libraries", model_speed),
         ("cpu_inference", "Engines on a CPU", cpu_inference),
         ("attention_paths", "Computing on a CPU", cpu_paths),
+        ("input_pipeline", "Reading images", input_pipeline),
     ):
         facts = load(name)
         if facts is None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from vitreous.config.input import InputSpec
 from vitreous.config.train import AugmentConfig
 from vitreous.data.augmentation.augment import Augment
-from vitreous.data.augmentation.rand_augment import operations, rand_augment
+from vitreous.data.augmentation.rand_augment import operations, operations_for, rand_augment
 from vitreous.errors import UsageError
 from vitreous.inputs import normalise
 
@@ -30,6 +31,8 @@ OFF = AugmentConfig(
     rand_augment_magnitude=0,
     brightness=0.0,
     contrast=0.0,
+    gamma=0.0,
+    blur=0.0,
     noise=0.0,
     erase=0.0,
     mixup=0.0,
@@ -50,6 +53,8 @@ ALL = AugmentConfig(
     rand_augment_magnitude=9,
     brightness=0.2,
     contrast=0.2,
+    gamma=0.3,
+    blur=0.05,
     noise=0.05,
     erase=0.5,
     mixup=0.8,
@@ -300,6 +305,54 @@ def test_each_rand_augment_operation_keeps_shape_type_and_range(name: str, chann
         # Grey images have no colour to change.
         unchanged = name == "identity" or (name == "color" and channels == 1)
         assert torch.equal(out, images) == unchanged
+
+
+def _many_bands(channels: int, depth: int) -> InputSpec:
+    settings: dict[str, Any] = {"height": 16, "width": 16, "channels": channels, "bit_depth": depth}
+    return InputSpec(**settings, mean=(0.4,) * channels, std=(0.2,) * channels)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 13])
+def test_images_of_any_number_of_channels_go_through_everything(channels: int, depth: int) -> None:
+    spec = _many_bands(channels, depth)
+    first, second = (_run(ALL, _pixels(spec), spec, seed=4, mix=True)[0] for _ in range(2))
+    assert first.shape == (8, channels, 16, 16)
+    assert first.isfinite().all()
+    assert torch.equal(first, second)
+    assert not torch.equal(first, _run(OFF, _pixels(spec), spec)[0])
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_bands_get_only_operations_that_keep_the_order_of_their_values(channels: int) -> None:
+    assert set(operations()) - set(operations_for(channels)) == {
+        "color", "posterize", "solarize", "autocontrast", "equalize"
+    }  # fmt: skip
+    assert operations_for(3).keys() == operations().keys()
+    ramp = torch.linspace(0.2, 0.6, 100).expand(1, channels, 100, 100)
+    for name in ("brightness", "contrast"):
+        changed = operations_for(channels)[name][1](ramp, 0.5)
+        assert (changed.diff(dim=-1) >= 0).all()
+        assert not torch.equal(changed, ramp)
+
+
+def test_an_operation_on_one_band_does_not_depend_on_the_others() -> None:
+    images = _pixels(_many_bands(4, 8)) // 2 + 40
+    for name, (_, operation) in operations_for(4).items():
+        alone = operations()[name][1](images[:, 2:3], 0.5)
+        assert torch.equal(operation(images, 0.5)[:, 2:3], alone), name
+
+
+def test_weights_multiply_the_targets_before_mixing() -> None:
+    pixels, config = _pixels(RAW, 3), replace(OFF, mixup=1.0, mix_probability=1.0)
+    labels, weights = torch.arange(3), torch.tensor([0.5, 2.0, 0.0])
+    augment = Augment(config, RAW, 3, 0.1)
+    plain, mixed = (augment(pixels, labels, torch.Generator().manual_seed(1), mix, weights) for mix in (False, True))
+    bare = augment(pixels, labels, torch.Generator().manual_seed(1), False)
+    torch.testing.assert_close(plain[1], bare[1] * weights[:, None])
+    share = 1 - float(((mixed[0] - plain[0]) / (plain[0].roll(1, 0) - plain[0])).nanmedian())
+    assert 0.01 < share < 0.99
+    torch.testing.assert_close(mixed[1], plain[1] * share + plain[1].roll(1, 0) * (1 - share), rtol=1e-4, atol=1e-5)
 
 
 PEERS = {

@@ -4,18 +4,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from vitreous.config.input import InputSpec
-from vitreous.config.train import AugmentConfig
+from vitreous.config.train import AugmentConfig, Balance
 from vitreous.data import PixelStore, load_source
 from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches, eval_batches
 from vitreous.errors import DataError
 from vitreous.inputs import prepare
+from vitreous.training.losses import make_loss
 
 torch.set_num_threads(1)
 Make = Callable[..., Path]
@@ -33,6 +36,8 @@ CONFIG = AugmentConfig(
     rand_augment_magnitude=0,
     brightness=0.1,
     contrast=0.1,
+    gamma=0.0,
+    blur=0.0,
     noise=0.0,
     erase=0.0,
     mixup=0.8,
@@ -48,7 +53,9 @@ def store(make_images: Make) -> PixelStore:
     return PixelStore(load_source(root), range(10), SPEC, threads=1, max_bytes=10**9)
 
 
-def _batches(store: PixelStore, *, batch_size: int = 4, seed: int = 0, mix_until_step: int = 0) -> TrainBatches:
+def _batches(
+    store: PixelStore, *, batch_size: int = 4, seed: int = 0, mix_until_step: int = 0, **settings: Any
+) -> TrainBatches:
     return TrainBatches(
         store,
         np.array([0] * 5 + [1] * 5),
@@ -56,6 +63,7 @@ def _batches(store: PixelStore, *, batch_size: int = 4, seed: int = 0, mix_until
         seed=seed,
         augment=Augment(CONFIG, SPEC, 2, 0.0),
         mix_until_step=mix_until_step,
+        **settings,
     )
 
 
@@ -154,6 +162,92 @@ def test_an_error_in_the_background_reaches_the_loop_at_its_step(make_images: Ma
             seen.append(step)
     assert seen == [0, 1]
     assert _background_threads() == []
+
+
+WEIGHTS = np.array([1.0, 2.0, 0.0, 4.0, 0.5, 1.0, 1.0, 3.0, 0.25, 7.25])
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "logit-adjust"])
+@pytest.mark.parametrize("mixing", [False, True])
+def test_weights_make_the_loss_exactly_a_weighted_one(store: PixelStore, balance: Balance, mixing: bool) -> None:
+    """By hand: each image's loss times its weight over the mean weight; of a mixture, the mixture of both losses."""
+    settings: dict[str, Any] = {"mix_until_step": 100 if mixing else 0}
+    weighted, plain = _batches(store, weights=WEIGHTS, **settings), _batches(store, **settings)
+    loss = make_loss(balance, torch.tensor([3, 7]))
+    relative = torch.from_numpy(WEIGHTS / WEIGHTS.mean()).float()
+    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    for step in range(5):
+        images, targets = weighted.batch(step)
+        unweighted_images, shares = plain.batch(step)
+        assert torch.equal(images, unweighted_images)
+        rows = weighted.rows(step)
+        own = torch.eye(2)[plain.labels[rows]]
+        share = _own_share(shares, own)
+        hand = torch.stack(
+            [
+                share * relative[row] * loss(logits[[place]], own[[place]])
+                + (1 - share) * relative[other] * loss(logits[[place]], own[[place - 1]])
+                for place, (row, other) in enumerate(zip(rows, np.roll(rows, 1), strict=True))
+            ]
+        ).mean()
+        torch.testing.assert_close(loss(logits, targets), hand)
+
+
+def _own_share(targets: Tensor, own: Tensor) -> float:
+    """How much of itself each image of a batch kept, from a place whose neighbour has another label."""
+    places = (own != own.roll(1, 0)).any(1).nonzero()[:, 0]
+    assert len(places), "a batch of one class says nothing about mixing"
+    return float((targets[places[0]] * own[places[0]]).sum())
+
+
+def test_equal_weights_change_no_bit_and_absent_ones_none(store: PixelStore) -> None:
+    plain, equal = _batches(store, mix_until_step=100), _batches(store, mix_until_step=100, weights=np.full(10, 3.0))
+    for step in range(3):
+        for one, other in zip(plain.batch(step), equal.batch(step), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({3: -1.0, 5: -2.0}, "2 of 10 training images have a weight that is not .* the first is -1"),
+        ({0: float("nan")}, "1 of 10 training images .* the first is nan"),
+        ({9: float("inf")}, "1 of 10 training images .* the first is inf"),
+        (dict.fromkeys(range(10), 0.0), "All 10 training images have the weight 0"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(store: PixelStore, wrong: dict[int, float], sentence: str) -> None:
+    weights = np.ones(10)
+    weights[list(wrong)] = list(wrong.values())
+    with pytest.raises(DataError, match=sentence):
+        _batches(store, weights=weights)
+
+
+def _by_shards(epoch: int) -> np.ndarray:
+    """Two shards of five rows, in an order of their own each epoch."""
+    rng = np.random.default_rng([7, epoch])
+    return np.concatenate([shard * 5 + rng.permutation(5) for shard in rng.permutation(2)])
+
+
+def test_an_order_that_is_given_is_followed(store: PixelStore) -> None:
+    batches = _batches(store, order=_by_shards)
+    stream = np.concatenate([batches.rows(step) for step in range(10)])
+    np.testing.assert_array_equal(stream, np.concatenate([_by_shards(epoch) for epoch in range(4)]))
+
+
+def test_a_given_order_resumes_at_any_step(store: PixelStore) -> None:
+    settings: dict[str, Any] = {"order": _by_shards, "weights": WEIGHTS, "mix_until_step": 100}
+    undisturbed = list(_batches(store, **settings).prefetch(0, 9))
+    for (step, *whole), (again, *resumed) in zip(
+        undisturbed[5:], _batches(store, **settings).prefetch(5, 9), strict=True
+    ):
+        assert step == again
+        assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+def test_an_order_that_loses_an_image_is_caught(store: PixelStore) -> None:
+    with pytest.raises(AssertionError, match="every image once"):
+        _batches(store, order=lambda epoch: np.zeros(10, np.int64)).rows(0)
 
 
 @pytest.mark.parametrize("max_bytes", [0, 10**9])

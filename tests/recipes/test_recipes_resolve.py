@@ -190,6 +190,28 @@ def test_inspection_never_cuts_away_where_the_defect_may_be(name: str) -> None:
     assert resolved.resize == "squash"
 
 
+def test_satellite_images_get_exactly_the_eight_symmetries() -> None:
+    """Nothing else moves a pixel: no crop changes the scale on the ground, no rotation leaves a corner open."""
+    augment = AUGMENTATION["satellite"]
+    assert augment.horizontal_flip and augment.vertical_flip and augment.quarter_turns
+    assert (augment.rotate, augment.translate, augment.scale, augment.shear) == (0, 0, 0, 0)
+    assert augment.crop_area == 1.0
+    assert augment.rand_augment_ops == 0
+
+
+@pytest.mark.parametrize("preset", ["medical", "satellite", "document", "inspection"])
+def test_only_photographs_are_recoloured_or_blanked(preset: Preset) -> None:
+    augment = AUGMENTATION[preset]
+    assert augment.rand_augment_ops == 0
+    assert augment.erase == 0
+
+
+def test_only_documents_are_blurred_and_only_pages() -> None:
+    assert {preset for preset in PRESETS if AUGMENTATION[preset].blur} == {"document"}
+    assert resolve(TrainConfig(preset="document"), EVERY_FACTS["scans"]).config.augment.blur
+    assert resolve(TrainConfig(preset="document"), DIGITS).config.augment.blur == 0
+
+
 def test_only_photographs_lose_their_edges() -> None:
     assert {preset: resize_for(preset) for preset in PRESETS} == {
         "natural": "crop",
@@ -220,6 +242,67 @@ def test_the_domain_is_guessed_from_names_and_pixels(changes: dict[str, Any], pr
     guessed, why = guess_preset(replace(PHOTOS, **changes))
     assert guessed == preset
     assert why
+
+
+@pytest.mark.parametrize(
+    ("changes", "preset", "word"),
+    [
+        (
+            {"formats": (("DICOM", 1.0),), "grey_share": 1.0, "deep_share": 1.0},
+            "medical",
+            "100% of the images are DICOM",
+        ),
+        ({"formats": (("PNG", 0.3), ("dicom", 0.7))}, "medical", "70% of the images are DICOM"),
+        ({"formats": (("GeoTIFF", 1.0),)}, "satellite", "GeoTIFF"),
+        ({"channels": 13}, "satellite", "13 bands"),
+        ({"channels": 4, "classes": ("crack", "ok")}, "satellite", "4 bands"),
+        ({"formats": (("TIFF", 1.0),), "channels": 3}, "natural", "colour"),
+        ({"formats": (("DICOM", 0.2), ("JPEG", 0.8))}, "natural", "colour"),
+        ({"grey_share": 1.0, "deep_share": 1.0, "sizes": ((512, 512), (300, 200))}, "medical", "more than 8 bits"),
+        ({"grey_share": 1.0, "deep_share": 1.0, "classes": ("crack", "scratch")}, "inspection", "class names"),
+        ({"grey_share": 1.0, "sizes": ((540, 704), (545, 704)), "brightness": 0.7}, "document", "page's shape"),
+        ({"grey_share": 1.0, "sizes": ((540, 704), (545, 704)), "brightness": 0.5}, "inspection", "mixed sizes"),
+        ({"sizes": ((540, 704), (545, 704)), "brightness": 0.93}, "document", "page's shape"),
+        ({"sizes": ((540, 704), (545, 704)), "brightness": 0.7}, "natural", "colour"),
+        ({"sizes": ((704, 704), (700, 700)), "brightness": 0.93}, "natural", "colour"),
+    ],
+)
+def test_formats_bands_and_shapes_tell_the_domain_and_the_reason_says_so(
+    changes: dict[str, Any], preset: str, word: str
+) -> None:
+    guessed, why = guess_preset(replace(PHOTOS, **{"classes": ("x", "y"), **changes}))
+    assert guessed == preset
+    assert word in why
+
+
+TILES = ("blowhole", "break", "crack", "fray", "free", "uneven")
+LAND = ("field", "forest", "grass", "industry", "parking", "resident", "river_lake")
+PAGES = ("advertisement", "email", "letter", "news_article", "scientific_publication")
+CLOTHES = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t_shirt")
+
+
+@pytest.mark.parametrize(
+    ("classes", "sizes", "grey", "brightness", "preset", "without_names"),
+    [
+        (("no_finding", "pneumonia"), ((320, 320),), 1.0, 0.546, "medical", "medical"),
+        (LAND, ((256, 256),), 0.0, 0.379, "satellite", "natural"),
+        (PAGES, ((531, 704), (544, 704)), 1.0, 0.901, "document", "document"),
+        (TILES, ((214, 257), (220, 320), (320, 214)), 1.0, 0.44, "inspection", "inspection"),
+        (CLOTHES, ((224, 298), (224, 300)), 0.0, 0.496, "natural", "natural"),
+        (("airplane", "frog"), ((32, 32),), 0.0, 0.488, "natural", "natural"),
+    ],
+)
+def test_the_development_sets_are_told_apart_by_what_was_measured_of_them(
+    classes: tuple[str, ...],
+    sizes: tuple[tuple[int, int], ...],
+    grey: float,
+    brightness: float,
+    preset: str,
+    without_names: str,
+) -> None:
+    facts = replace(PHOTOS, classes=classes, sizes=sizes, grey_share=grey, brightness=brightness)
+    assert guess_preset(facts)[0] == preset
+    assert guess_preset(replace(facts, classes=("x", "y")))[0] == without_names
 
 
 def test_names_that_speak_of_two_domains_decide_nothing() -> None:

@@ -6,7 +6,7 @@ So a resumed run needs no state of a loader: step 1,000 is the same batch whethe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vitreous.data.augmentation.augment import Augment
 from vitreous.data.store import PixelStore
+from vitreous.errors import DataError
 from vitreous.inputs import normalise
 
 AHEAD = 2
@@ -27,6 +28,9 @@ class TrainBatches:
 
     The images form one endless stream, a fresh permutation each epoch; a batch that begins near the end of an epoch is
     filled up from the next.
+
+    Weights of images act through the targets: cross-entropy is linear in them, so that a row multiplied by a weight gives
+    that image's loss multiplied by it, with smoothed labels, class weights, adjusted logits and mixed images alike.
     """
 
     def __init__(
@@ -38,8 +42,16 @@ class TrainBatches:
         seed: int,
         augment: Augment,
         mix_until_step: int,
+        weights: np.ndarray | None = None,
+        order: Callable[[int], np.ndarray] | None = None,
     ) -> None:
-        """labels: class numbers (n,), aligned with the rows of the store. mix_until_step: first step without mixing."""
+        """labels: class numbers (n,), aligned with the rows of the store. mix_until_step: first step without mixing.
+        weights: what each image counts (n,), at least 0; divided by their mean, so that the learning rate keeps its
+        meaning. order: the permutation of 0 to n - 1 in which an epoch shows the rows; the same each time it is asked
+        for an epoch. Shuffled by `seed` where None.
+
+        Raises DataError for weights that are negative, not finite, or all 0.
+        """
         assert len(labels) == len(store) > 0
         self.store = store
         self.labels = np.asarray(labels, np.int64)
@@ -47,6 +59,8 @@ class TrainBatches:
         self.seed = seed
         self.augment = augment
         self.mix_until_step = mix_until_step
+        self.weights = None if weights is None else relative_weights(weights, len(store))
+        self._draw_order = order or self._shuffled
         self._orders: dict[int, np.ndarray] = {}
 
     @property
@@ -63,10 +77,11 @@ class TrainBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """float32 images (b, c, h, w) and soft targets (b, k) of one step; the same each time it is asked for."""
         rows = self.rows(step)
-        pixels = torch.from_numpy(self.store.get(rows)).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(self.store.get(rows, beside_training=True)).permute(0, 3, 1, 2).contiguous()
         generator = torch.Generator().manual_seed(self._seed(_AUGMENT, step))
         labels = torch.from_numpy(self.labels[rows])
-        return self.augment(pixels, labels, generator, mix=step < self.mix_until_step)
+        weights = None if self.weights is None else torch.from_numpy(self.weights[rows])
+        return self.augment(pixels, labels, generator, mix=step < self.mix_until_step, weights=weights)
 
     def prefetch(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(step, images, targets) for steps start to stop - 1, made in one background thread up to two batches ahead.
@@ -89,13 +104,36 @@ class TrainBatches:
     def _order(self, epoch: int) -> np.ndarray:
         order = self._orders.get(epoch)
         if order is None:
-            order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.store))
+            order = np.asarray(self._draw_order(epoch), np.int64)
+            assert np.array_equal(np.sort(order), np.arange(len(self.store))), "an epoch shows every image once"
             # The last two epochs suffice for a stream; replacing the dictionary keeps other threads' reads whole.
             self._orders = {**{key: kept for key, kept in self._orders.items() if key == epoch - 1}, epoch: order}
         return order
 
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.store))
+
     def _seed(self, purpose: int, step: int) -> int:
         return int(np.random.SeedSequence([self.seed, purpose, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def relative_weights(weights: np.ndarray, count: int) -> np.ndarray:
+    """float32 (count,): weights divided by their mean. Raises DataError for negative or infinite ones, or only zeros."""
+    given = np.asarray(weights, np.float64)
+    assert given.shape == (count,)
+    wrong = np.flatnonzero(~(np.isfinite(given) & (given >= 0)))
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong):,} of {count:,} training images have a weight that is not a number of at least 0; "
+            f"the first is {given[wrong[0]]:g}.",
+            "Correct the weight column of the manifest.",
+        )
+    if not given.any():
+        raise DataError(
+            f"All {count:,} training images have the weight 0, so nothing can be learned.",
+            "Give at least one image a positive weight.",
+        )
+    return (given / given.mean()).astype(np.float32)
 
 
 def eval_batches(store: PixelStore, batch_size: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,9 @@
 torchvision's own class gives all images of a batch the same operations and draws from the global random state; here
 each image has its own, and every number comes from an explicit generator, so that a batch made in the background
 disturbs nobody. Operations and ranges are those of `torchvision.transforms.v2.RandAugment`.
+
+Those take grey and red-green-blue images. Images of other numbers of channels (the bands of a satellite, the stains of
+a microscope) get those operations that mean something for each channel by itself and keep the order of its values.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ import torch
 from torch import Tensor
 
 FULL_MAGNITUDE = 30
+
+COLOUR_ONLY = ("color", "posterize", "solarize", "autocontrast", "equalize")
+"""Left out where the channels are neither grey nor red, green, blue: they invert or level what tells bands apart."""
 
 Operation = Callable[[Tensor, float], Tensor]
 """(images (b, c, h, w) uint8 or float in [0, 1], strength in [-1, 1]) -> images."""
@@ -60,13 +66,36 @@ def operations() -> dict[str, tuple[bool, Operation]]:
     }
 
 
+def operations_for(channels: int) -> dict[str, tuple[bool, Operation]]:
+    """`operations`, or those of them that images of this number of channels can bear."""
+    table = operations()
+    if channels in (1, 3):
+        return table
+    kept = {name: entry for name, entry in table.items() if name not in COLOUR_ONLY}
+    return {
+        name: (signed, _by_channel(operation))
+        if name in ("brightness", "contrast", "sharpness")
+        else (signed, operation)
+        for name, (signed, operation) in kept.items()
+    }
+
+
+def _by_channel(operation: Operation) -> Operation:
+    """Each channel as a grey image of its own."""
+
+    def apply(images: Tensor, strength: float) -> Tensor:
+        return operation(images.flatten(0, 1)[:, None], strength).view(images.shape)
+
+    return apply
+
+
 def rand_augment(images: Tensor, num_ops: int, magnitude: int, generator: torch.Generator) -> Tensor:
     """Apply `num_ops` random operations, one after the other, to each image.
 
     images: (b, c, h, w), uint8 or float in [0, 1]; magnitude: strength, 0 to 30.
     returns: the same shape and type.
     """
-    table = list(operations().values())
+    table = list(operations_for(images.shape[1]).values())
     out = images.clone()
     for _ in range(num_ops):
         drawn = torch.randint(len(table), (len(images),), generator=generator)
