@@ -19,6 +19,12 @@ from PIL import Image
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported; see vitreous.cli.main
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is left in, or taken from, the cache of whoever runs the tests."""
+    os.environ["VITREOUS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     """One thread, so that results repeat exactly and tests run side by side do not fight for the cores."""

@@ -160,7 +160,10 @@ def test_the_same_image_in_two_given_parts_is_warned_about_and_refused_under_str
     assert not out.exists()
     done = call("train", data, "--out", out, *tiny_flags)
     assert done.returncode == 0
-    assert "the test number flatters; the first: train/red/plain_02.png and test/red/again.png" in done.stderr
+    assert (
+        "the test number flatters; the first (identical pixels): train/red/plain_02.png and test/red/again.png"
+        in done.stderr
+    )
     assert json.loads((out / "run.json").read_text(encoding="utf-8"))["data"]["leaks"] == 1
     assert "test/red/again.png" in (out / "report.html").read_text(encoding="utf-8")
 

@@ -12,6 +12,7 @@ from vitreous.cli.verbs import VERBS, load_verb
 
 DESIGNED = (
     "quickstart",
+    "audit",
     "train",
     "evaluate",
     "predict",

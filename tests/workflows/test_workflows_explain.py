@@ -88,7 +88,7 @@ def test_the_exported_model_explains_by_occlusion_as_the_original_does(exported:
         vitreous.load(exported, engine, threads=1).explain(image, "occlusion", faithfulness=False).heatmap
         for engine in ("eager", "onnxruntime")
     ]
-    assert np.abs(maps[0] - maps[1]).max() < 1e-3
+    assert np.abs(maps[0] - maps[1]).max() < 5e-3
 
 
 def test_unusable_images_are_listed_and_alone_are_an_error(trained: Path, colors: Path, tmp_path: Path) -> None:

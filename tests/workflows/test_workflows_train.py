@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,9 @@ def test_every_recorded_sha256_is_that_of_the_file(trained: Path) -> None:
 
 def test_metrics_have_a_value_an_interval_a_count_and_a_method(trained: Path) -> None:
     metrics = read_json(trained / "metrics.json")
-    for part, count in (("val", 12), ("test", 18)):
+    counts = Counter(row["part"] for row in read_splits(trained))
+    assert abs(counts["val"] - 11) <= 3 and abs(counts["test"] - 18) <= 3
+    for part, count in (("val", counts["val"]), ("test", counts["test"])):
         for name in METRICS:
             found = metrics[part][name]
             assert found.keys() == {"value", "low", "high", "n", "method"}, (part, name)
@@ -90,7 +93,7 @@ def test_predictions_hold_every_validation_and_test_image_once(trained: Path) ->
 
 def test_splits_name_path_label_group_part_and_sha256_of_each_image(trained: Path, colors: Path) -> None:
     rows = read_splits(trained)
-    assert list(rows[0]) == ["path", "label", "group", "part", "sha256"]
+    assert list(rows[0]) == ["path", "label", "group", "part", "sha256", "cluster", "fold"]
     assert sorted(row["path"] for row in rows) == sorted(
         path.relative_to(colors).as_posix() for path in colors.rglob("*.*")
     )
@@ -172,7 +175,7 @@ def test_no_test_image_is_opened_between_the_check_and_the_final_score(
 
     run = train_run(colors, from_dict(TrainConfig, {**tiny, "out": tmp_path / "run"}), Watcher(events))
     test = {row["path"] for row in read_splits(run.path) if row["part"] == "test"}
-    assert len(test) == 18
+    assert len(test) >= 15
     checked, chosen = events.index(("end", "checking every image")), events.index(("end", "learning what is usual"))
     scored = events.index(("begin", "reading test images"))
     between = {path for event, path in events[checked:scored] if event == "open"}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 VERBS: dict[str, tuple[str, str]] = {
     "quickstart": ("", "the whole story on embedded digits, in a minute or two"),
+    "audit": ("DATA", "unreadable files, duplicates, leaks, wrong labels, shortcuts: a page and a table"),
     "train": ("DATA", "images to a trained, measured, calibrated model in a run folder"),
     "evaluate": ("RUN [DATA]", "metrics with intervals on a part, or on other labelled images"),
     "predict": ("RUN INPUT...", "label files, folders, globs, manifests"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from vitreous.config.train import Balance
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (b, k), targets (b, k), each row a distribution) -> scalar."""
+"""(logits (b, k), targets (b, k), each row a distribution times the weight of its image) -> scalar."""
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

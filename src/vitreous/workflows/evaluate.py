@@ -14,13 +14,15 @@ import numpy as np
 from vitreous.config.convert import from_dict, read_settings
 from vitreous.config.train import TrainConfig
 from vitreous.data import BadFile, PixelStore, Source, Split, load_source
+from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
+from vitreous.data.sources.locate import is_path
 from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.engines.select import describe
 from vitreous.errors import DataError, UsageError, unknown_name
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
-from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
+from vitreous.runs.folder import CONFIG, FIXES, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
 from vitreous.workflows.reporter import Reporter, Silent
 
@@ -109,6 +111,9 @@ class _Subject:
 def _notes(run: RunFolder, known: Counter[str], total: int) -> list[str]:
     """What a reader must know of these images. A look at test images is written into `run.json`."""
     notes = []
+    leaks = int(run.facts.get("data", {}).get("leaks", 0))
+    if leaks and (known["val"] or known["test"]):
+        notes.append(f"The given parts leak ({leaks:,} pairs of the same image): these numbers flatter.")
     seen = sum(known[part] for part in CHOSEN_ON)
     if seen:
         which = f"All {total:,}" if seen == total else f"{seen:,} of {total:,}"
@@ -128,14 +133,21 @@ def _own(run: RunFolder, part: str) -> _Subject:
     config = from_dict(TrainConfig, read_settings(run.path / CONFIG))
     split = Split.read_csv(run.path / SPLITS)
     place = str(run.facts["data"]["source"])
-    if place != "digits" and not Path(place).exists():
+    if is_path(place) and not Path(place).exists():
         raise DataError(
             f"The run was made from {place!r}, which is not here (looked from {str(Path.cwd())!r}).",
             f"Go where it is, or say where it lies now: vitreous evaluate {run.path} DATA --split {part}",
         )
     source = load_source(
-        place, group=config.group, val=config.val, test=config.test, ignore_classes=config.ignore_classes
+        place,
+        group=config.group,
+        val=config.val,
+        test=config.test,
+        ignore_classes=config.ignore_classes,
+        offline=config.offline,
     )
+    if (run.path / FIXES).is_file():
+        source = apply_fixes(source, read_fixes(run.path / FIXES))
     index = {sample.path: number for number, sample in enumerate(source.samples)}
     wanted = split.indices(part)
     missing = [split.paths[row] for row in wanted if split.paths[row] not in index]
@@ -145,7 +157,7 @@ def _own(run: RunFolder, part: str) -> _Subject:
             "Restore them, or name other data: vitreous evaluate RUN DATA",
         )
     source = source.select([index[split.paths[row]] for row in wanted])
-    scan = scanning.scan(source, threads=available_cores())
+    scan = scanning.scan(source, threads=available_cores(), decode=run.spec.decode, cache=True)
     changed = [
         split.paths[wanted[i]]
         for i, digest in zip(scan.good, scan.hashes, strict=True)
@@ -164,7 +176,7 @@ def _own(run: RunFolder, part: str) -> _Subject:
 
 def _is_own(run: RunFolder, data: str) -> bool:
     own = str(run.facts["data"]["source"])
-    return data == own or Path(data).resolve() == Path(own).resolve()
+    return data == own or (is_path(data) and is_path(own) and Path(data).resolve() == Path(own).resolve())
 
 
 def _foreign(run: RunFolder, data: str, split: str | None, reporter: Reporter) -> _Subject:
@@ -185,7 +197,7 @@ def _foreign(run: RunFolder, data: str, split: str | None, reporter: Reporter) -
             "Rename the folder or label, or leave those images out.",
         )
     with reporter.task("checking every image", "images") as progress:
-        scan = scanning.scan(source, threads=available_cores(), progress=progress.update)
+        scan = scanning.scan(source, threads=available_cores(), progress=progress.update, decode=run.spec.decode)
     if not scan.good:
         raise DataError(f"None of the {len(source.samples):,} images in {data!r} can be used.")
     source, own = source.select(scan.good), Split.read_csv(run.path / SPLITS)
@@ -193,5 +205,5 @@ def _foreign(run: RunFolder, data: str, split: str | None, reporter: Reporter) -
     labels = np.array([classes[sample.label] for sample in source.samples], np.int64)
     groups = [sample.group or digest for sample, digest in zip(source.samples, scan.hashes, strict=True)]
     split_by_pixels = dict(zip(own.hashes, own.parts, strict=True))
-    known = Counter(split_by_pixels[digest] for digest in scan.hashes if digest in split_by_pixels)
+    known = Counter(split_by_pixels[digest] for digest in scan.hashes if split_by_pixels.get(digest) in PARTS)
     return _Subject(source, labels, groups, scan.bad, known)

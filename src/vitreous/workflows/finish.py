@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from vitreous.config.convert import to_dict
-from vitreous.data import PixelStore
+from vitreous.data import PixelStore, Split
 from vitreous.engines import Engine, Outputs
 from vitreous.engines.select import engine_for
-from vitreous.evaluation.abstention import choose_threshold
-from vitreous.evaluation.calibration import fit_temperature
+from vitreous.evaluation.abstention import Abstention, choose_threshold
+from vitreous.evaluation.calibration import Temperature, fit_temperature
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.strangeness import fit_strangeness
 from vitreous.runs.atomic import sha256_file, write_json, write_with
@@ -73,6 +73,26 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == val.labels)
     _fit_strangeness(path, engine, setup, val, reporter)
 
+    # From here on nothing is chosen any more: the test part may be opened, once.
+    with setup.material.source.unlocked("scoring the test part"):
+        return _measure(path, state, setup, data, reporter, began, _Chosen(engine, val, temperature, abstention))
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What was settled on the validation part."""
+
+    engine: Engine
+    val: Scored
+    temperature: Temperature
+    abstention: Abstention
+
+
+def _measure(
+    path: Path, state: TrainState, setup: Setup, data: str, reporter: Reporter, began: float, chosen: _Chosen
+) -> RunFolder:
+    """Score the test part and write what remains of the run folder."""
+    engine, val, temperature, abstention = chosen.engine, chosen.val, chosen.temperature, chosen.abstention
     threads = setup.config.threads or setup.facts.cores
     test = _score("test", setup.material.store("test", setup.spec, threads, reporter), engine, setup, reporter)
     results = {
@@ -82,7 +102,8 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
         for name, part in (("val", val), ("test", test))
     }
     timing = _timing(path, state, began)
-    notes = [*(note for note in (temperature.note, abstention.note) if note), *state.notes]
+    notes = [*leak_notes(setup.material.split), *(note for note in (temperature.note, abstention.note) if note)]
+    notes += state.notes
     document = metrics_document(results, timing, notes)
     write_json(path / METRICS, document)
 
@@ -99,6 +120,16 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     facts["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(path / RUN_JSON, facts)
     return RunFolder.open(path)
+
+
+def leak_notes(split: Split) -> list[str]:
+    """What every number measured on a leaking part has to say with it."""
+    if not split.leak_count:
+        return []
+    return [
+        f"The parts were given and leak: {split.leak_count:,} pairs of images in different parts are the same, so numbers of "
+        "the later part flatter."
+    ]
 
 
 def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter: Reporter) -> Scored:
@@ -151,7 +182,8 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
             "kind": setup.material.source.kind,
             "counts": {part: len(split.indices(part)) for part in ("train", "val", "test")},
             "fingerprint": split.digest(),
-            "leaks": len(split.leaks),
+            "leaks": split.leak_count,
+            "set_aside": len(split.set_aside),
             "bad_files": len(setup.material.scan.bad),
         },
         "split_sha256": split.digest(),

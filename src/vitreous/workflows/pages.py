@@ -98,9 +98,9 @@ def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -
     found = []
     split, scan = setup.material.split, setup.material.scan
     if split.leaks:
-        a, b = split.leaks[0]
+        leak = split.leaks[0]
         found.append(
-            f"{len(split.leaks):,} pairs of the same image or group lie in different parts as they were given, so the test numbers flatter; the first: {a} and {b}."
+            f"{split.leak_count:,} pairs of images in different given parts are the same, so the test numbers flatter; the first ({leak.reason}): {leak.first} and {leak.second}."
         )
     if split.conflicts:
         found.append(f"{len(split.conflicts):,} pairs show the same pixels under two labels.")
@@ -196,7 +196,7 @@ def _heat_maps(
 
 
 def _thumbnail(setup: Setup, index: int) -> bytes:
-    image = open_image(setup.material.source.open(index), target=GALLERY_SIDE)
+    image = open_image(setup.material.source.open(index), target=GALLERY_SIDE, decode=setup.spec.decode)
     return _png(display(image, setup.spec))
 
 

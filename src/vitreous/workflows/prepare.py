@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
-from vitreous.config.train import TrainConfig, parse_duration
-from vitreous.data import PixelStore, Scan, Source, Split, load_source, make_split
-from vitreous.data.examination import scan as scanning
+from vitreous.config.train import TrainConfig, parse_duration, parse_fold
+from vitreous.data import PixelStore, Scan, Source, Split, make_split
+from vitreous.data.sources.locked import LockedSource
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import GateError
+from vitreous.errors import DataError, GateError, UsageError
+from vitreous.inputs import band_values, needs_range, open_image
 from vitreous.recipes import Resolved
 from vitreous.workflows.environment import available_memory, default_device
+from vitreous.workflows.inspection import Inspection, inspect
 from vitreous.workflows.reporter import Reporter
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+RANGE_IMAGES = 500
+"""Training images that the range of stored values is taken from."""
 ROOM_TO_MOVE = 1.15
 """Training images are kept this much larger than the model sees, so that random crops need not enlarge."""
 
@@ -26,13 +31,15 @@ ROOM_TO_MOVE = 1.15
 class Material:
     """The data of a run, read once and decided upon."""
 
-    source: Source
-    """Readable images only."""
+    source: LockedSource
+    """Readable images only; those of the test part cannot be opened before `unlocked`."""
     scan: Scan
     split: Split
     """Aligned with the samples of `source`."""
     labels: np.ndarray
     """Class numbers (n,), aligned likewise."""
+    shards: tuple[int, ...]
+    """Training images in each shard, in their order; empty for data that do not come in shards."""
 
     def store(
         self, part: str, spec: InputSpec, threads: int, reporter: Reporter, most: int | None = None
@@ -42,8 +49,19 @@ class Material:
         # A quarter of what is free: the rest is for the model, the batches and other programs.
         with reporter.task(f"reading {part} images", "images") as progress:
             return PixelStore(
-                self.source, rows, spec, threads=threads, max_bytes=available_memory() // 4, progress=progress.update
+                self.source,
+                rows,
+                spec,
+                threads=threads,
+                max_bytes=available_memory() // 4,
+                progress=progress.update,
+                digests=self.scan.hashes,
             )
+
+    def weights(self) -> np.ndarray | None:
+        """float64 (n,): how much each image counts in training; None where all count the same."""
+        weights = np.array([sample.weight for sample in self.source.samples])
+        return None if (weights == 1).all() else weights
 
     def rows(self, part: str, most: int | None = None) -> np.ndarray:
         rows = self.split.indices(part)
@@ -52,93 +70,194 @@ class Material:
         return rows
 
 
-def gather(data: str, config: TrainConfig, reporter: Reporter) -> Material:
-    """Find the images, decode each once, and split them. Raises DataError, and GateError under `strict`."""
-    threads = config.threads or available_cores()
-    source = load_source(
-        data, group=config.group, val=config.val, test=config.test, ignore_classes=config.ignore_classes
+def gather(
+    data: str | Path, config: TrainConfig, reporter: Reporter, previous: Split | None = None, origin: str = ""
+) -> Material:
+    """Find the images, look at each once, and split them. Raises DataError, and GateError under `strict`.
+
+    previous: an earlier split of the same data, which images that are in it keep; origin: where it comes from, to be said
+    where it matters.
+    """
+    found = inspect(
+        data,
+        reporter,
+        group=config.group,
+        val=config.val,
+        test=config.test,
+        ignore_classes=config.ignore_classes,
+        fixes=config.fixes,
+        decode=config.decode,
+        threads=config.threads,
+        offline=config.offline,
+        max_bad=config.max_bad,
     )
-    for note in source.notes:
-        reporter.say(note)
-    with reporter.task("checking every image", "images") as progress:
-        scan = scanning.scan(source, threads=threads, progress=progress.update)
-    scanning.check(scan, source, config.max_bad)
-    if scan.bad:
-        first = scan.bad[0]
-        text = f"{len(scan.bad):,} files cannot be used and are left out, listed in bad_files.csv; the first: {first.path} {first.reason}."
+    _refuse_several_labels(found.source)
+    if found.scan.bad:
+        first = found.scan.bad[0]
+        text = f"{len(found.scan.bad):,} files cannot be used and are left out, listed in bad_files.csv; the first: {first.path} {first.reason}."
         if config.strict:
             raise GateError(text, "Remove them, or leave out --strict.")
         reporter.warn(text)
-    source = source.select(scan.good)
-    split = make_split(
-        source.samples,
-        scan.hashes,
-        seed=config.seed,
-        val_fraction=config.val_fraction,
-        test_fraction=config.test_fraction,
-    )
-    for note in split.notes:
-        reporter.say(note)
-    if split.leaks:
-        a, b = split.leaks[0]
-        text = f"{len(split.leaks):,} pairs of the same image or group lie in different given parts, so the test number flatters; the first: {a} and {b}."
+    if previous is not None and origin:
+        _tell_of(previous, origin, found, reporter)
+    split = _split(found, config, previous, reporter)
+    if split.leak_count:
+        leak = split.leaks[0]
+        text = f"{split.leak_count:,} pairs of images in different given parts are the same, so the test number flatters; the first ({leak.reason}): {leak.first} and {leak.second}."
         if config.strict:
-            raise GateError(text, "Move each pair into one part, or leave out --strict.")
+            raise GateError(text, "Move each pair into one part (`vitreous audit` shows them), or leave out --strict.")
         reporter.warn(text)
     if split.conflicts:
         a, b = split.conflicts[0]
         reporter.warn(f"{len(split.conflicts):,} pairs show the same pixels under two labels; the first: {a} and {b}.")
-    index = {name: number for number, name in enumerate(source.classes)}
-    labels = np.array([index[sample.label] for sample in source.samples], np.int64)
-    return Material(source, scan, split, labels)
+    source = LockedSource(found.source, split.indices("test"))
+    shards = found.source.select(split.indices("train").tolist()).shards
+    return Material(source, found.scan, split, found.labels, shards)
+
+
+def _tell_of(previous: Split, origin: str, found: Inspection, reporter: Reporter) -> None:
+    known = set(previous.hashes)
+    new = sum(digest not in known for digest in found.scan.hashes)
+    if new:
+        reporter.say(f"{new:,} images are new since {origin}; the others keep the part they have there.")
+
+
+def _split(found: Inspection, config: TrainConfig, previous: Split | None, reporter: Reporter) -> Split:
+    samples, hashes = found.source.samples, found.scan.hashes
+    split = make_split(
+        samples,
+        hashes,
+        clusters=found.similar.clusters,
+        near_pairs=[(pair.first, pair.second) for pair in found.similar.pairs],
+        seed=config.seed,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        previous=previous,
+        private_groups=found.private_groups,
+        folds=parse_fold(config.k_fold)[1] if config.k_fold else 5,
+    )
+    for note in split.notes:
+        reporter.say(note)
+    if config.k_fold is not None:
+        split = _with_fold(split, found, config.k_fold)
+        reporter.say(f"Fold {config.k_fold} is the validation part: {len(split.indices('val')):,} images.")
+    return split
+
+
+def _with_fold(split: Split, found: Inspection, fold: str) -> Split:
+    """Validation is one fold of everything that is not test.
+
+    Raises UsageError where the data name a validation part, DataError where there are fewer groups than folds.
+    """
+    if any(sample.part == "val" for sample in found.source.samples):
+        raise UsageError("--k-fold was given, but the data have a validation part of their own.", "Leave out --k-fold.")
+    number, count = parse_fold(fold)
+    if all(each < 0 for each in split.folds):
+        raise DataError(
+            f"{count} folds cannot be made of so few independent groups of images.",
+            "Ask for fewer folds, or leave it out.",
+        )
+    parts = [
+        part if each < 0 else "val" if each == number - 1 else "train"
+        for part, each in zip(split.parts, split.folds, strict=True)
+    ]
+    return replace(split, parts=parts)
+
+
+def _refuse_several_labels(source: Source) -> None:
+    if source.task == "multi_label":
+        raise DataError(
+            f"{source.name!r} has images with several labels, which training does not support yet.",
+            "`vitreous audit` does. For training, name one label an image.",
+        )
 
 
 def facts_of(material: Material, config: TrainConfig) -> DataFacts:
     """What a recipe may depend on: from training images alone."""
     rows = material.rows("train")
     sample = material.rows("train", 2000)
-    thumbnails = InputSpec(height=16, width=16, channels=1, resize="squash", mean=(0.5,), std=(0.5,))
-    store = PixelStore(material.source, material.rows("train", 200), thumbnails, threads=1, max_bytes=2**20)
+    findings = [material.scan.findings[row] for row in rows]
     counts = np.bincount(material.labels[rows], minlength=len(material.source.classes))
+    formats = Counter(finding.format for finding in findings)
     return DataFacts(
         classes=tuple(material.source.classes),
         train_counts=tuple(int(count) for count in counts),
         num_val=len(material.rows("val")),
         num_test=len(material.rows("test")),
         sizes=tuple(material.scan.sizes[row] for row in sample),
-        grey_share=float(np.mean([material.scan.modes[row] in GREY_MODES for row in rows])),
-        deep_share=float(np.mean([material.scan.bits[row] == 16 for row in rows])),
-        brightness=store.mean_std()[0][0],
+        grey_share=float(np.mean([finding.channels == 1 for finding in findings])),
+        deep_share=float(np.mean([finding.bits > 8 for finding in findings])),
+        brightness=float(np.mean([material.scan.findings[row].brightness for row in sample])),
         device=default_device(),
         cores=config.threads or available_cores(),
         budget=parse_duration(config.time) if config.time else None,
+        channels=Counter(finding.channels for finding in findings).most_common(1)[0][0],
+        formats=tuple((name, count / len(findings)) for name, count in formats.most_common()),
     )
 
 
 def first_spec(
-    resolved: Resolved, facts: DataFacts, statistics: tuple[tuple[float, ...], tuple[float, ...]] | None
+    resolved: Resolved,
+    facts: DataFacts,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None,
+    value_range: tuple[tuple[float, float], ...] = (),
 ) -> InputSpec:
     """Size, channels and depth of what the model sees; mean and deviation are measured on the training part later.
 
     statistics: mean and deviation that published weights were made with; such models take three channels and the bicubic
     filter too. None for all others.
+    value_range: what becomes 0 and 1 in images whose type has no range of its own; see `fit_value_range`.
     """
-    pretrained = statistics is not None
     size = resolved.config.image_size
     assert size is not None
-    grey = facts.grey_share >= 0.99 and not pretrained
-    channels = 1 if grey else 3
+    bands = len(resolved.config.decode.bands) or facts.channels
+    sensor = bands not in (1, 3)  # published statistics are those of red, green and blue
+    pretrained = statistics is not None and not sensor
+    grey = bands == 1 and facts.grey_share >= 0.99 and not pretrained
+    channels = bands if sensor else 1 if grey else 3
+    deep = facts.deep_share >= 0.5 or bool(value_range)
     return InputSpec(
         height=size,
         width=size,
         channels=channels,
         resize=resolved.resize,
         interpolation="bicubic" if pretrained else "bilinear",
-        bit_depth=16 if grey and facts.deep_share >= 0.5 else 8,
-        mean=statistics[0] if statistics else (0.5,) * channels,
-        std=statistics[1] if statistics else (0.5,) * channels,
+        bit_depth=16 if deep else 8,
+        mean=statistics[0] if statistics and pretrained else (0.5,) * channels,
+        std=statistics[1] if statistics and pretrained else (0.5,) * channels,
         classes=facts.classes,
+        decode=resolved.config.decode,
+        value_range=value_range,
     )
+
+
+def fit_value_range(material: Material, config: TrainConfig, reporter: Reporter) -> tuple[tuple[float, float], ...]:
+    """(low, high) for each band of images whose type has no range of its own (floats, signed and wide integers).
+
+    From training images alone: the range between the 0.05th and 99.95th percentile, widened by a half on either side but
+    not beyond what occurs, so that a few wild values do not press all others together. Empty for other images.
+    """
+    rows = [row for row in material.rows("train", RANGE_IMAGES) if needs_range(material.scan.findings[row].mode)]
+    if not rows:
+        return ()
+    values = [
+        band_values(open_image(material.source.open(int(row)), decode=config.decode)).astype(np.float64) for row in rows
+    ]
+    widths = {entry.shape[1] for entry in values}
+    if len(widths) > 1:
+        raise DataError(
+            f"The images have different numbers of bands: {', '.join(map(str, sorted(widths)))}.",
+            "Choose those that all have, such as --decode.bands 1 2 3.",
+        )
+    every = np.concatenate(values)
+    low, high = np.percentile(every, (0.05, 99.95), axis=0)
+    reach = 0.5 * (high - low)
+    lows, highs = np.maximum(every.min(axis=0), low - reach), np.minimum(every.max(axis=0), high + reach)
+    highs = np.where(highs > lows, highs, lows + 1)
+    found = tuple((float(a), float(b)) for a, b in zip(lows, highs, strict=True))
+    shown = ", ".join(f"{a:.4g} to {b:.4g}" for a, b in found[:4]) + (" ..." if len(found) > 4 else "")
+    reporter.say(f"stored values become 0 to 1 by the range of the training images: {shown}")
+    return found
 
 
 def storage_spec(spec: InputSpec, crop_area: float) -> InputSpec:

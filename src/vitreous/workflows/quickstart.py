@@ -19,7 +19,7 @@ from vitreous.engines.select import engine_for
 from vitreous.explanation import Explainer
 from vitreous.export import export_run
 from vitreous.export.export import ExportResult
-from vitreous.inputs import open_image
+from vitreous.inputs import as_picture, open_image
 from vitreous.models.load import load_model
 from vitreous.runs.atomic import write_bytes
 from vitreous.runs.folder import REPORT, SPLITS, RunFolder
@@ -115,7 +115,10 @@ def _serve_once(run: RunFolder, reporter: Reporter) -> dict[str, Any]:
     image, label = _test_digits(run)[-1]
     with BackgroundServer(Predictor.load(run)) as server:
         request = urllib.request.Request(
-            f"{server.url}/predict", data=_png(open_image(image)), headers={"Content-Type": "image/png"}, method="POST"
+            f"{server.url}/predict",
+            data=_png(as_picture(open_image(image))),
+            headers={"Content-Type": "image/png"},
+            method="POST",
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             reply = json.loads(answer.read())

@@ -15,6 +15,7 @@ from vitreous.config.train import TrainConfig, parse_duration
 from vitreous.data import PixelStore
 from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches
+from vitreous.data.sources.shard_order import BUFFER, shard_order
 from vitreous.errors import UsageError
 from vitreous.recipes.auto import ema_decay
 from vitreous.training.budget import seconds_per_step
@@ -83,6 +84,7 @@ class Setup:
         config = self.config
         augment = Augment(config.augment, self.spec, len(self.spec.classes), config.optim.label_smoothing or 0.0)
         assert config.augment.mix_until is not None
+        weights = self.material.weights()
         micro_steps = (config.steps or 0) * (config.optim.accumulation or 1)
         return TrainBatches(
             self.train,
@@ -91,7 +93,13 @@ class Setup:
             seed=config.seed,
             augment=augment,
             mix_until_step=round(config.augment.mix_until * micro_steps),
+            weights=None if weights is None else weights[self.train.indices],
+            order=self._shard_order if self.material.shards and self.train.where == "decoded each time" else None,
         )
+
+    def _shard_order(self, epoch: int) -> np.ndarray:
+        """An order in which shards are read nearly front to back, for those that memory and disk cannot hold."""
+        return shard_order(self.material.shards, seed=self.config.seed, epoch=epoch, buffer=BUFFER)
 
     def settings(self, deadline: float = math.inf) -> FitSettings:
         config = self.config

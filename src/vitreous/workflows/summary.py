@@ -44,7 +44,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 def run_summary(path: Path, metrics: Mapping[str, Any]) -> str:
     """What `train` prints at its end."""
-    lines = ["", metrics_table(metrics), ""]
+    lines = ["", metrics_table(metrics), "", *(f"! {note}" for note in metrics.get("notes", ()))]
     part = "test" if "test" in metrics["per_class"] else next(iter(metrics["per_class"]))
     pairs = confused(metrics, part)
     if pairs:

@@ -17,6 +17,7 @@ import torch
 from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split
+from vitreous.data.audit.fixes import read_fixes, write_fixes
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
@@ -30,6 +31,7 @@ from vitreous.runs.folder import (
     BAD_FILES,
     CHECKPOINTS,
     CONFIG,
+    FIXES,
     HISTORY,
     RUN_JSON,
     SCHEMA_VERSION,
@@ -44,7 +46,8 @@ from vitreous.training.signals import stop_on_signal
 from vitreous.workflows.environment import default_device, require, versions
 from vitreous.workflows.finish import finish
 from vitreous.workflows.initial import check_model, prepare_model, settle_init, settle_size
-from vitreous.workflows.prepare import Material, facts_of, first_spec, gather, storage_spec
+from vitreous.workflows.prepare import Material, facts_of, first_spec, fit_value_range, gather, storage_spec
+from vitreous.workflows.previous import earlier_split
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
 from vitreous.workflows.setup import Budget, Setup, plan_again, plan_steps
@@ -87,7 +90,11 @@ def train(
 
 
 def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
-    material = gather(data, config, reporter)
+    if place.state == "continue":
+        previous, origin = Split.read_csv(place.path / SPLITS), ""
+    else:
+        previous, origin = earlier_split(data, config, place.path)
+    material = gather(data, config, reporter, previous, origin)
     if place.state == "continue":
         _check_same_split(place.path, material)
     setup = _set_up(config, material, reporter)
@@ -114,7 +121,10 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         reporter.say(reason)
     init = resolved.config.init
     pretrained = published(init.removeprefix("timm:")) if init.startswith("timm:") else None
-    spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std))
+    value_range = fit_value_range(material, config, reporter)
+    spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std), value_range)
+    if spec.channels not in (1, 3):
+        pretrained = None  # its mean and deviation are those of red, green and blue
     start = prepare_model(resolved.config, spec, reporter)
 
     crop_area = resolved.config.augment.crop_area
@@ -207,6 +217,8 @@ def _open_folder(path: Path, data: str, setup: Setup) -> None:
     write_json(path / CONFIG, _stored_form(setup.config))
     setup.material.split.write_csv(path / SPLITS)
     setup.material.scan.write_bad_files(path / BAD_FILES)
+    if setup.config.fixes is not None:
+        write_fixes(path / FIXES, read_fixes(setup.config.fixes))
     write_text(path / HISTORY, "")
     write_json(
         path / RUN_JSON,
@@ -223,6 +235,8 @@ def _open_folder(path: Path, data: str, setup: Setup) -> None:
 
 def _stored_config(path: Path, given: TrainConfig) -> TrainConfig:
     stored = from_dict(TrainConfig, read_settings(path / CONFIG))
+    if (path / FIXES).is_file():
+        stored = replace(stored, fixes=path / FIXES)
     return replace(stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads)
 
 

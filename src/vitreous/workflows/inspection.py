@@ -1,0 +1,152 @@
+"""What `audit` and `train` do first and alike: list the images, look at each once, find those that resemble each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vitreous.config.decode import DecodeConfig
+from vitreous.data import Scan, load_source
+from vitreous.data.audit.fixes import apply_fixes, read_fixes
+from vitreous.data.examination import scan as scanning
+from vitreous.data.examination.similar import Similar, find_similar
+from vitreous.data.sources.source import Listing
+from vitreous.data.splitting.bursts import group_by_camera
+from vitreous.data.splitting.links import connected, link_keys
+from vitreous.engines.onnxruntime import available_cores
+from vitreous.errors import DataError, UsageError
+from vitreous.inputs import as_picture, open_image
+from vitreous.workflows.reporter import Reporter
+
+NEEDED_FOR_SIMILAR = 256
+"""Pixels of the longer side at which two pictures are compared when their thumbnails agree."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A data set, looked at. Everything but `listed` and `scan.bad` is about readable images, in one order."""
+
+    listed: Listing
+    """All entries, readable or not."""
+    source: Listing
+    """The readable ones, with the groups that only the images themselves tell (patient, camera and time)."""
+    scan: Scan
+    similar: Similar
+    private_groups: bool
+    """Groups are patients, whose names must not be written anywhere."""
+    decode: DecodeConfig
+    """How files that hold several pictures were read."""
+    embeddings: np.ndarray | None = None
+    """float32 (n, d): features of a model, where one is at hand."""
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """int64 (n,): images of one number resemble each other and must not be spread over parts or folds."""
+        keys = link_keys(self.source.samples, self.scan.hashes, self.similar.clusters)
+        units = np.empty(len(self.source.samples), np.int64)
+        for number, rows in enumerate(connected(keys, range(len(units)))):
+            units[rows] = number
+        return units
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class numbers int64 (n,); -1 where an image has several labels, or none."""
+        index = {name: number for number, name in enumerate(self.source.classes)}
+        return np.array([index.get(sample.label, -1) for sample in self.source.samples], np.int64)
+
+
+def inspect(
+    data: object,
+    reporter: Reporter,
+    *,
+    group: str | None = None,
+    val: Path | None = None,
+    test: Path | None = None,
+    ignore_classes: tuple[str, ...] = (),
+    fixes: Path | None = None,
+    decode: DecodeConfig | None = None,
+    threads: int | None = None,
+    cache: bool = True,
+    offline: bool = False,
+    trainable: bool = True,
+    max_bad: float | None = None,
+    embed: Callable[[Listing], np.ndarray] | None = None,
+) -> Inspection:
+    """List, look at and compare every image. Raises DataError for data that cannot be listed; bad files are counted.
+
+    max_bad: largest share of bad files; also refuse what is too little to train on. None to put up with anything.
+    embed: makes features (n, d) of the readable images, which find look-alikes that pixels do not show.
+    """
+    decode, threads = decode or DecodeConfig(), threads or available_cores()
+    listed = load_source(
+        data, group=group, val=val, test=test, ignore_classes=ignore_classes, trainable=trainable, offline=offline
+    )
+    if fixes is not None:
+        listed = apply_fixes(listed, read_fixes(fixes))
+    for note in listed.notes:
+        reporter.say(note)
+    scan = look_at(listed, reporter, decode=decode, threads=threads, cache=cache)
+    if max_bad is not None:
+        scanning.check(scan, listed, max_bad)
+    if not scan.good:
+        first = "; ".join(f"{bad.path} {bad.reason}" for bad in scan.bad[:3])
+        raise DataError(f"None of the {len(scan.bad):,} images in {listed.name!r} can be used: {first}.")
+    source, private = _grouped(listed.select(scan.good), scan, group, reporter)
+    embeddings = embed(source) if embed is not None else None
+    similar = _compare(source, scan, decode, threads, reporter, embeddings)
+    return Inspection(listed, source, scan, similar, private, decode, embeddings)
+
+
+def look_at(
+    source: Listing, reporter: Reporter, *, decode: DecodeConfig, threads: int, cache: bool | None = None
+) -> Scan:
+    """Decode every image once, in workers that a hostile file can neither crash nor hang."""
+    with reporter.task("checking every image", "images") as progress:
+        scan = scanning.scan(source, threads=threads, progress=progress.update, decode=decode, cache=cache)
+    for note in scan.notes:
+        reporter.warn(note)
+    if scan.cached:
+        reporter.say(f"{scan.cached:,} of {len(source.samples):,} images were looked at before and have not changed.")
+    return scan
+
+
+def _grouped(source: Listing, scan: Scan, group: str | None, reporter: Reporter) -> tuple[Listing, bool]:
+    """Groups from inside the images: patients of DICOM files by default, bursts of one camera when asked for."""
+    if any(sample.group is not None for sample in source.samples):
+        return source, False
+    findings = scan.findings
+    found: Sequence[str | None] = [entry.patient or None for entry in findings]
+    private = any(found)
+    if group == "patient" and not private:
+        raise UsageError("--group patient: no image names a patient.", "It reads PatientID of DICOM files.")
+    if group == "exif":
+        found, private = group_by_camera([e.camera for e in findings], [e.taken for e in findings]), False
+        if not any(found):
+            raise UsageError("--group exif: no image tells its camera and time.", "Many tools remove EXIF on export.")
+    if group not in (None, "patient", "exif") or not any(found):
+        return source, False
+    what = "patients of the DICOM files" if private else "camera and time (EXIF)"
+    reporter.say(f"Groups come from the {what}: {len(set(found) - {None}):,} groups.")
+    samples = [replace(sample, group=name) for sample, name in zip(source.samples, found, strict=True)]
+    return replace(source, samples=samples), private
+
+
+def _compare(
+    source: Listing,
+    scan: Scan,
+    decode: DecodeConfig,
+    threads: int,
+    reporter: Reporter,
+    embeddings: np.ndarray | None,
+) -> Similar:
+    def load(index: int):
+        return as_picture(open_image(source.open(index), target=NEEDED_FOR_SIMILAR, decode=decode))
+
+    with reporter.task("looking for near-duplicates", "images") as progress:
+        return find_similar(
+            scan.thumbnails, scan.hashes, load, threads=threads, progress=progress.update, extra_embeddings=embeddings
+        )
