@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vitreous.explanation import Explanation
     from vitreous.models import MultiHeadAttention, PatchEmbedding, TransformerBlock, VisionTransformer
     from vitreous.runs import Prediction
-    from vitreous.workflows.classifier import Classifier, create_model, load, train
+    from vitreous.workflows.classifier import Classifier, audit, create_model, load, train
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ _PLACES = {
     "TrainConfig": "vitreous.config.train",
     "TransformerBlock": "vitreous.models",
     "VisionTransformer": "vitreous.models",
+    "audit": "vitreous.workflows.classifier",
     "create_model": "vitreous.workflows.classifier",
     "load": "vitreous.workflows.classifier",
     "train": "vitreous.workflows.classifier",
@@ -44,6 +45,7 @@ __all__ = [
     "TransformerBlock",
     "VisionTransformer",
     "__version__",
+    "audit",
     "create_model",
     "load",
     "train",

@@ -190,7 +190,7 @@ def _probe(
         features, blocks, probe = found.embeddings, (), f"the features of {config.model}"
     else:
         features, blocks, probe = visual_features(thumbnails), VISUAL_BLOCKS, "edges and colours of thumbnails"
-    with reporter.task("probing labels", "folds") as progress:
+    with reporter.task("probing labels", "images") as progress:
         scores = out_of_fold(
             features,
             labels,

@@ -28,6 +28,18 @@ from vitreous.inputs import as_picture, open_image
 from vitreous.workflows.audit_facts import Audit
 from vitreous.workflows.inspection import Inspection
 
+_STATISTICS = {
+    "width": "width, px (least, median, greatest)",
+    "height": "height, px",
+    "bytes": "size of a file, bytes",
+    "brightness": "brightness, 0 to 1",
+    "modes": "pixel formats",
+    "formats": "file formats",
+    "bits": "bits a sample",
+    "several_frames": "files of several pictures",
+    "class_brightness": "mean brightness by class",
+    "brightness_effect": "share of brightness explained by class",
+}
 PICTURE_SIDE = 160
 """Pixels of the longer side of a picture on the page."""
 LONG = 30
@@ -153,7 +165,9 @@ def _images(audit: Audit) -> str:
         "Images",
         paragraph(balance) if len(counts) > 1 else "",
         folded(f"All {len(rows)} classes", table(header, rows, last), fold=len(rows) > LONG),
-        definitions((name, _plainly(value)) for name, value in audit.statistics.items()),
+        definitions(
+            (_STATISTICS[name], _plainly(value)) for name, value in audit.statistics.items() if name in _STATISTICS
+        ),
         bullets(audit.notes) if audit.notes else "",
     )
 

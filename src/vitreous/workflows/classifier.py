@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vitreous.config.audit import AuditConfig
 from vitreous.config.convert import from_dict
 from vitreous.config.input import InputSpec
 from vitreous.config.train import TrainConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from vitreous.explanation import Explanation
     from vitreous.export import ExportResult
+    from vitreous.workflows.audit_facts import Audit
 
 
 class Classifier:
@@ -115,8 +117,23 @@ def train(data: str | Path, **settings: Any) -> Classifier:
     require("Training", "train")
     from vitreous.workflows.train import train as train_run
 
-    paths = {name: Path(settings[name]) for name in ("out", "val", "test") if settings.get(name) is not None}
+    paths = {
+        name: Path(settings[name])
+        for name in ("out", "val", "test", "split", "fixes")
+        if settings.get(name) is not None
+    }
     return Classifier(train_run(data, from_dict(TrainConfig, {**settings, **paths})))
+
+
+def audit(data: str | Path, **settings: Any) -> Audit:
+    """What is wrong with a data set; settings are the flags of `vitreous audit` with underscores.
+
+    Writes the page and the tables as the command does. Raises UsageError for unknown names, and what auditing raises.
+    """
+    from vitreous.workflows.audit import audit as audit_data
+
+    paths = {name: Path(settings[name]) for name in ("out", "val", "test", "model") if settings.get(name) is not None}
+    return audit_data(str(data), from_dict(AuditConfig, {**settings, **paths}))[0]
 
 
 def create_model(

@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from vitreous.config.decode import DecodeConfig
 from vitreous.data import Scan, load_source
 from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
+from vitreous.data.examination.remembered import similar_or_remembered
 from vitreous.data.examination.similar import Similar, find_similar
 from vitreous.data.sources.source import Listing
 from vitreous.data.splitting.bursts import group_by_camera
@@ -97,7 +99,7 @@ def inspect(
         raise DataError(f"None of the {len(scan.bad):,} images in {listed.name!r} can be used: {first}.")
     source, private = _grouped(listed.select(scan.good), scan, group, reporter)
     embeddings = embed(source) if embed is not None else None
-    similar = _compare(source, scan, decode, threads, reporter, embeddings)
+    similar = _compare(source, scan, decode, threads, reporter, embeddings, cache)
     return Inspection(listed, source, scan, similar, private, decode, embeddings)
 
 
@@ -109,8 +111,8 @@ def look_at(
         scan = scanning.scan(source, threads=threads, progress=progress.update, decode=decode, cache=cache)
     for note in scan.notes:
         reporter.warn(note)
-    if scan.cached:
-        reporter.say(f"{scan.cached:,} of {len(source.samples):,} images were looked at before and have not changed.")
+    if 2 * scan.cached > len(source.samples):
+        reporter.say(f"{scan.cached:,} of {len(source.samples):,} images are known from before and have not changed.")
     return scan
 
 
@@ -142,11 +144,20 @@ def _compare(
     threads: int,
     reporter: Reporter,
     embeddings: np.ndarray | None,
+    cache: bool,
 ) -> Similar:
-    def load(index: int):
+    def load(index: int) -> Image.Image:
         return as_picture(open_image(source.open(index), target=NEEDED_FOR_SIMILAR, decode=decode))
 
-    with reporter.task("looking for near-duplicates", "images") as progress:
-        return find_similar(
-            scan.thumbnails, scan.hashes, load, threads=threads, progress=progress.update, extra_embeddings=embeddings
-        )
+    def search() -> Similar:
+        with reporter.task("looking for near-duplicates", "steps") as progress:
+            return find_similar(
+                scan.thumbnails,
+                scan.hashes,
+                load,
+                threads=threads,
+                progress=progress.update,
+                extra_embeddings=embeddings,
+            )
+
+    return search() if embeddings is not None else similar_or_remembered(scan.hashes, search, cache)

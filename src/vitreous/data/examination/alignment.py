@@ -105,16 +105,13 @@ def compare(first: Picture, second: Picture) -> Match:
     Two starting points are tried: both show the same field (a resized copy), or both have the same scale (a crop).
     """
     sides = [side for side in first.levels if side in second.levels]
-    starts = [_shifted(first, second, sides[0], scale) for scale in _scales(first, second)]
-    tried = [_refine(first.levels[sides[0]], second.levels[sides[0]], start) for start in starts]
-    place = max(tried, key=lambda place: _agreement(first, second, sides[0], place).correlation)
+    places = [_shifted(first, second, sides[0], scale) for scale in _scales(first, second)]
     for side in sides[:-1]:
-        place = place if side == sides[0] else _refine(first.levels[side], second.levels[side], place)
-        if _agreement(first, second, side, place).correlation < WORTHWHILE:
-            return NO_MATCH
-    if len(sides) > 1:
-        place = _refine(first.levels[sides[-1]], second.levels[sides[-1]], place)
-    return _agreement(first, second, sides[-1], place)
+        refined = [_refine(first.levels[side], second.levels[side], place) for place in places]
+        places = [place for place in refined if _agreement(first, second, side, place).correlation >= WORTHWHILE]
+    final = [_refine(first.levels[sides[-1]], second.levels[sides[-1]], place) for place in places]
+    matches = [_agreement(first, second, sides[-1], place) for place in final]
+    return max(matches, key=lambda match: match.correlation, default=NO_MATCH)
 
 
 def _scales(first: Picture, second: Picture) -> list[tuple[float, float]]:

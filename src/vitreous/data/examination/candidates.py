@@ -91,18 +91,20 @@ def search(
     flat = own.reshape(len(own), -1)
     axes = Axes.fit(flat)
     points = axes.project(flat)
+    normalised = _normalised(thumbnails)
     parts = []
     for number, symmetry in enumerate(SYMMETRIES[:PASSES]):
         queries = axes.project(symmetry.apply(own).reshape(len(own), -1)) if number else points
         found = _near(queries, points, usable, number, symmetry.inverse != number, advance)
-        parts.append(_shifted(thumbnails, thumbnails, found))
+        parts.append(_shifted(normalised, normalised, found))
     if len(usable) <= CROPPED:
-        parts += [_search_cropped(thumbnails, points, axes, usable, edges) for edges in _EDGES]
+        parts += [_search_cropped(thumbnails, normalised, points, axes, usable, edges) for edges in _EDGES]
     return _best_of_each(Candidates.join(parts), len(thumbnails))
 
 
 def _search_cropped(
     thumbnails: NDArray[np.uint8],
+    normalised: NDArray[np.int8],
     points: Floats,
     axes: Axes,
     usable: NDArray[np.int64],
@@ -114,7 +116,7 @@ def _search_cropped(
         image = Image.fromarray(thumbnails[index])
         cropped[index] = np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=edges))
     queries = axes.project(describe(cropped[usable])[0].reshape(len(usable), -1))
-    return _shifted(cropped, thumbnails, _near(queries, points, usable, 0, True, lambda _: None))
+    return _shifted(_normalised(cropped), normalised, _near(queries, points, usable, 0, True, lambda _: None))
 
 
 def _near(
@@ -153,15 +155,16 @@ def _none() -> Candidates:
     return Candidates(empty, empty, empty, np.empty(0, np.float32))
 
 
-def _shifted(queries: NDArray[np.uint8], thumbnails: NDArray[np.uint8], candidates: Candidates) -> Candidates:
+def _shifted(queries: NDArray[np.int8], thumbnails: NDArray[np.int8], candidates: Candidates) -> Candidates:
     """Those whose thumbnails agree once shifted, with that agreement as score; the lower index comes first then.
 
-    queries: (n, 32, 32, 3), what `first` looks like; thumbnails: what `second` does.
+    queries: (n, 32, 32) normalised, what `first` looks like; thumbnails: what `second` does.
     """
     scores = np.empty(len(candidates.first), dtype=np.float32)
     for start in range(0, len(scores), 4096):
         part = candidates.take(np.arange(start, min(start + 4096, len(scores))))
-        first, second = _normalised(queries, part.first), _normalised(thumbnails, part.second)
+        first = queries[part.first].astype(np.float32) / np.float32(24)
+        second = thumbnails[part.second].astype(np.float32) / np.float32(24)
         for number in np.unique(part.symmetry):
             chosen = np.flatnonzero(part.symmetry == number)
             turned = np.ascontiguousarray(SYMMETRIES[number].apply(first[chosen]))
@@ -177,9 +180,13 @@ def _shifted(queries: NDArray[np.uint8], thumbnails: NDArray[np.uint8], candidat
     )
 
 
-def _normalised(thumbnails: NDArray[np.uint8], indices: NDArray[np.int64]) -> Floats:
-    images, places = np.unique(indices, return_inverse=True)
-    return normalise_contrast(to_grey(thumbnails[images]), radius=3)[places]
+def _normalised(thumbnails: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """(n, 32, 32, 3) -> (n, 32, 32), 24 to a standard deviation: bytes, for all are kept at once."""
+    normalised = np.empty(thumbnails.shape[:3], dtype=np.int8)
+    for start in range(0, len(thumbnails), 2048):
+        part = slice(start, start + 2048)
+        normalised[part] = np.clip(24 * normalise_contrast(to_grey(thumbnails[part]), radius=3), -127, 127)
+    return normalised
 
 
 def _best_of_each(candidates: Candidates, count: int) -> Candidates:

@@ -159,14 +159,17 @@ def neighbours(
     """
     found = []
     sample = points[:: max(1, len(points) // 4096)][:4096] if len(points) > 2 * 4096 else None
+    tile = np.empty((1024, 4096), dtype=np.float32)  # reused: fresh memory costs as much as the product
     for start in range(0, len(queries), 1024):
         block = queries[start : start + 1024]
         least = np.full(len(block), threshold, dtype=np.float32)
         if sample is not None:
             least = np.maximum(least, (block @ sample.T).reshape(len(block), 4, -1).max(2).min(1) - 1e-6)
         rows, columns, scores = [], [], []
-        for column in range(0 if both_ways else start, len(points), 8192):
-            similar = block @ points[column : column + 8192].T
+        for column in range(0 if both_ways else start, len(points), tile.shape[1]):
+            other = points[column : column + tile.shape[1]]
+            fits = len(block) == len(tile) and len(other) == tile.shape[1]
+            similar = np.matmul(block, other.T, out=tile) if fits else block @ other.T
             # On the flat array, for that is ten times as fast as on two axes.
             row, other = np.divmod(np.flatnonzero(similar > least[:, None]), similar.shape[1])
             rows.append(row)
