@@ -1,6 +1,6 @@
 """Which pairs of images deserve a closer look: neighbours by descriptor, then by thumbnails shifted over one another.
 
-Thresholds measured by benchmarks/near_duplicates.py on the six development sets.
+Thresholds chosen on the six development sets; benchmarks/near_duplicates.py measures what comes of them.
 """
 
 from __future__ import annotations
