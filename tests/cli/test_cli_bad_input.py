@@ -155,7 +155,7 @@ def test_the_same_image_in_two_given_parts_is_warned_about_and_refused_under_str
     make_images(data / "test", 4, seed=1)
     shutil.copy(data / "train" / "red" / "plain_02.png", data / "test" / "red" / "again.png")
     one_paragraph(
-        call("train", data, "--out", out, "--strict", *tiny_flags), 3, "1 pairs", "test/red/again.png", "--strict"
+        call("train", data, "--out", out, "--strict", *tiny_flags), 3, "1 pair of", "test/red/again.png", "--strict"
     )
     assert not out.exists()
     done = call("train", data, "--out", out, *tiny_flags)

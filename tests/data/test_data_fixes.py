@@ -125,3 +125,14 @@ def test_the_manifest_of_corrected_data_lists_them_wherever_it_lies(source: List
 def test_images_inside_other_files_have_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="inside other files"):
         write_manifest(load_source("digits"), tmp_path / "out.csv")
+
+
+def test_a_number_sign_in_a_file_name_is_no_other_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "photos" / name / "#1.png")
+    write_manifest(load_source(tmp_path / "photos"), tmp_path / "list.csv")
+    assert [sample.path for sample in load_source(tmp_path / "list.csv").samples] == [
+        "photos/a/#1.png",
+        "photos/b/#1.png",
+    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from vitreous.data.examination.remembered import KEPT, similar_or_remembered
 from vitreous.data.examination.similar import Pair, Similar
 
-FOUND = Similar([Pair(0, 2, "re-encoded or resized", 0.97)], [0, 1, 0], [0, 1, 2])
+FOUND = Similar([Pair(0, 2, "stored, sized or lit differently", 0.97)], [0, 1, 0], [0, 1, 2])
 
 
 class Search:

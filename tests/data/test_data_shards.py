@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitreous.data import load_source
 from vitreous.data.sources import shard_files, shard_index, spool
-from vitreous.data.sources.locate import is_path
+from vitreous.data.sources.locate import is_path, short_name
 from vitreous.data.sources.shard_files import OpenFile
 from vitreous.data.sources.shard_names import expand_braces
 from vitreous.data.sources.shard_order import shard_order
@@ -173,6 +173,28 @@ def test_a_pattern_of_names_is_expanded_and_absent_shards_are_counted(tmp_path: 
 def test_what_is_no_path_of_this_machine_is_told_apart(tmp_path: Path) -> None:
     assert not any(map(is_path, ("digits", "hf:owner/name", "https://host/x.tar", "x-{0..9}.tar")))
     assert all(map(is_path, ("photos", "x.tar", str(tmp_path), "odd{name}")))
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("digits", "digits"),
+        ("hf:owner/flowers@main", "flowers"),
+        ("hf:owner/flowers/small", "flowers"),
+        ("hf:flowers", "flowers"),
+        ("https://host/x/birds-{000..009}.tar?key=1", "birds"),
+        ("data/birds-{000..009}.tar.gz", "birds"),
+        ("list.csv", "list"),
+        ("photos.v2", "photos.v2"),
+        ("photos.v2/train", "photos.v2"),
+    ],
+)
+def test_whatever_the_data_are_a_run_of_them_has_a_name(
+    data: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos.v2" / "train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert short_name(data) == name
 
 
 def test_braces_multiply_and_keep_their_zeros() -> None:

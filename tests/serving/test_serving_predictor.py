@@ -57,6 +57,23 @@ def test_the_temperature_and_the_threshold_of_the_run_are_used(tmp_path: Path) -
     assert answer.abstain
 
 
+@pytest.mark.parametrize(
+    ("channels", "more"),
+    [
+        (6, {"bit_depth": 16}),
+        (2, {"value_range": [[-5.0, 40.0], [0.0, 1.0]]}),
+        (1, {"decode": {"bands": [5]}}),
+        (3, {"decode": {"bands": [4, 3, 2], "frame": "last"}}),
+    ],
+)
+def test_the_self_test_suits_models_of_any_bands(tmp_path: Path, channels: int, more: dict[str, Any]) -> None:
+    spec = {"height": 8, "width": 8, "channels": channels, "mean": [0.5] * channels, "std": [0.5] * channels, **more}
+    folder = write_run(tmp_path / "bands", input={**spec, "classes": [f"class {k}" for k in range(channels)]})
+    engine = MeanEngine()
+    Predictor(RunFolder.open(folder), engine).self_test()
+    assert engine.batches == [1]
+
+
 def test_strangeness_comes_from_the_run_and_is_zero_without_one(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     assert Predictor(RunFolder.open(folder), MeanEngine()).predict(picture())[0].ood == 0.0

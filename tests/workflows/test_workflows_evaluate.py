@@ -160,3 +160,18 @@ def test_copies_of_its_own_images_are_known_by_their_pixels_wherever_they_lie(
     assert f"{seen} of 90 images were used for training or choosing: these numbers flatter." in notes
     assert facts["test_scored"] == 2
     assert facts["test_log"][-1]["images"] == counts["test"]
+
+
+def test_data_with_several_labels_an_image_are_refused_in_words(run_copy: Path, colors: Path, tmp_path: Path) -> None:
+    rows = [f"{path},red|blue" for path in sorted((colors / "red").iterdir())[:3]]
+    (tmp_path / "list.csv").write_text("path,labels\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="several labels"):
+        vitreous.load(run_copy, threads=1).evaluate(tmp_path / "list.csv")
+
+
+def test_entries_that_training_left_out_do_not_matter_later(colors: Path, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    rows = [f"{path},{path.parent.name}" for path in sorted(colors.glob("*/*"))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows, f"{colors}/red/gone.png,"]) + "\n")
+    run = vitreous.train(tmp_path / "list.csv", out=tmp_path / "run", **{**tiny, "epochs": 1})
+    assert read_json(run.path / "run.json")["data"]["bad_files"] == 1
+    assert run.evaluate(split="val")["val"]["accuracy"]["n"] > 0

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import vitreous
-from vitreous.errors import RunError, UsageError, WeightsError
+from vitreous.errors import DataError, RunError, UsageError, WeightsError
 
 
 def test_the_public_names_are_these_and_all_of_them_resolve() -> None:
     assert set(vitreous.__all__) == {
         "Classifier", "Explanation", "InputSpec", "MultiHeadAttention", "PatchEmbedding", "Prediction", "TrainConfig",
-        "TransformerBlock", "VisionTransformer", "__version__", "create_model", "load", "train",
+        "TransformerBlock", "VisionTransformer", "__version__", "audit", "create_model", "load", "train",
     }  # fmt: skip
     for name in vitreous.__all__:
         assert getattr(vitreous, name) is not None
@@ -163,3 +163,35 @@ def test_loading_what_is_no_run_says_what_it_is(colors: Path, tmp_path: Path) ->
         vitreous.load(tmp_path / "gone")
     with pytest.raises(RunError, match="is not a run folder"):
         vitreous.load(colors)
+
+
+def test_a_dataset_in_memory_is_audited_trained_on_and_evaluated(
+    colors: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="the package datasets (extra hub) is not installed")
+    files = [file for name in ("blue", "green", "red") for file in sorted((colors / name).glob("*.png"))]
+    data = datasets.DatasetDict(
+        train=datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+                "label": [file.parent.name for file in files],
+            }
+        ).cast_column("image", datasets.Image())
+    )
+    found = vitreous.audit(data, out=tmp_path / "audit")
+    assert (found.data, found.images) == ("a DatasetDict in memory", len(files))
+    clf = vitreous.train(data, out=tmp_path / "run", **tiny)
+    assert clf.run.facts["data"]["source"] == "a DatasetDict in memory"
+    assert clf.evaluate(data)["data"]["accuracy"]["n"] == len(files)
+    with pytest.raises(DataError, match="was made from 'a DatasetDict in memory', which is not here"):
+        clf.evaluate(split="test")
+
+
+def test_images_with_several_labels_are_refused_before_any_is_looked_at(
+    colors: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    names = [file.relative_to(colors).as_posix() for file in sorted(colors.glob("*/*"))]
+    rows = [f"{colors / name},{name.split('/')[0]}{'|rare' if n == 0 else ''}\n" for n, name in enumerate(names)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="several labels, which training does not support yet"):
+        vitreous.train(tmp_path / "list.csv", out=tmp_path / "run", **tiny)

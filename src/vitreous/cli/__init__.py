@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from vitreous.cli.verbs import VERBS, load_verb, overview
 from vitreous.errors import StoppedError, UsageError, VitreousError, unknown_name
+
+_DECODERS = ("PIL", "pydicom", "tifffile", "rasterio", "imagecodecs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from vitreous.cli.output import Console
 
+    _quieten_decoders()
     console = Console.from_arguments(arguments)
     try:
         if arguments[0] not in VERBS:
@@ -40,6 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return console.crash(error)
+
+
+def _quieten_decoders() -> None:
+    """Keep what decoders remark about odd files off the screen: it names no file, and may quote what is in one.
+
+    Files that cannot be used are listed with their names by every command. `python -W` still shows warnings.
+    """
+    import logging
+
+    for name in _DECODERS:
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        named = "|".join((*_DECODERS, r"vitreous\.inputs"))  # the latter where a library blames its caller
+        warnings.filterwarnings("ignore", module=rf"({named})(\.|$)")
 
 
 def _let_threads_sleep() -> None:

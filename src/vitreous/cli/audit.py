@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import tyro
 
@@ -39,14 +41,22 @@ def run(arguments: Sequence[str], console: Console) -> int:
         f"facts   {folder / 'audit.json'}",
         f"fixes   {folder / 'fixes.csv'} ({len(found.fixes):,} rows)",
         "",
-        "Next: look at the page, edit the fixes (remove, relabel, keep), then",
-        f"  vitreous train {parsed.data} --fixes {folder / 'fixes.csv'}",
+        *_next(parsed.data, config, folder, len(found.fixes)),
     ]
     console.result({"folder": str(folder), **found.to_dict()}, "\n".join([audit_text(found), "", *following]))
     refusal = gate(found) if config.strict else ""
     if refusal:
         console.warn(refusal)
     return GateError.exit_code if refusal else 0
+
+
+def _next(data: str, config: AuditConfig, folder: Path, fixes: int) -> list[str]:
+    """What to type after an audit."""
+    command = ["vitreous", "train", data, *config.data_flags()]
+    if not fixes:
+        return ["Next:", f"  {shlex.join(command)}"]
+    then = shlex.join([*command, "--fixes", str(folder / "fixes.csv")])
+    return ["Next: look at the page, edit the fixes (remove, relabel, keep), then", f"  {then}"]
 
 
 def _apply(data: str, config: AuditConfig, console: Console) -> int:
@@ -56,7 +66,7 @@ def _apply(data: str, config: AuditConfig, console: Console) -> int:
     console.say(note)
     console.result(
         {"manifest": str(path), "images": count},
-        f"{count:,} images listed in {path}\n\nNext:\n  vitreous train {path}",
+        f"{count:,} images listed in {path}\n\nNext:\n  vitreous train {shlex.quote(str(path))}",
     )
     return 0
 

@@ -41,7 +41,7 @@ class AuditConfig:
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""
     cache: bool = True
-    """Remember what was found in each file, by its content, so that a second look is quick."""
+    """Remember what was found in each file, by its content, so that a second look is quick; --no-cache looks anew."""
     out: Path | None = None
     """Folder to write; audits/NAME, numbered when that exists, when absent."""
     overwrite: bool = False
@@ -50,6 +50,14 @@ class AuditConfig:
     """Exit 3 where the same image, group or a near-duplicate lies in different parts, or files are unreadable."""
     offline: bool = False
     """Never use the network."""
+
+    def data_flags(self) -> list[str]:
+        """The flags that decide which images there are, for the commands that follow an audit."""
+        flags: list[str] = []
+        for name in ("group", "val", "test"):
+            value = getattr(self, name)
+            flags += [f"--{name}", str(value)] if value is not None else []
+        return flags + (["--ignore-classes", *self.ignore_classes] if self.ignore_classes else [])
 
     def __post_init__(self) -> None:
         if self.examples < 0:

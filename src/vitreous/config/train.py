@@ -313,7 +313,9 @@ def parse_fold(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     fold, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not (2 <= count <= 20 and 1 <= fold <= count):
-        raise UsageError(f"--k-fold must be I/K with 2 to 20 folds, got {text!r}.", "Write such as: --k-fold 1/5")
+        raise UsageError(
+            f"--k-fold must be I/K with 2 to 20 folds and I from 1 to K, got {text!r}.", "Write such as: --k-fold 1/5"
+        )
     return fold, count
 
 

@@ -160,6 +160,8 @@ def _decode(image: Image.Image, max_pixels: int, target: InputSpec | int | None)
             reduce_jpeg(image, target)
         image.load()
         turned = upright(image)
+        if turned.mode == "LAB":  # which Pillow turns into RGB and nothing else
+            turned = turned.convert("RGB")
         turned.format = image.format
         return turned
     except Exception as error:

@@ -108,6 +108,8 @@ def _read(data: bytes, max_pixels: int, tags: list[str] | None = None) -> Datase
     except Exception as error:
         if isinstance(error, EOFError):
             raise TruncatedImageError("is truncated: the DICOM file ends before its header does") from None
+        if isinstance(error, zlib.error) and "truncated" in str(error):
+            raise TruncatedImageError("is truncated: the DICOM file ends before its compressed part does") from None
         raise ImageError(f"is a damaged DICOM file ({type(error).__name__})") from None
 
 

@@ -9,10 +9,11 @@ SERVER_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 
 FILE_FORMATS = (
     *SERVER_FORMATS,
-    *("DICOM", "PPM", "JPEG2000", "TGA", "ICO", "PCX", "SGI", "AVIF", "DIB", "PSD", "QOI", "DDS", "ICNS", "CUR"),
-    *("XBM", "XPM", "MSP", "BLP", "DCX", "FLI", "PIXAR", "SPIDER", "SUN", "FTEX", "GBR", "XVTHUMB"),
+    *("DICOM", "PPM", "JPEG2000", "ICO", "PCX", "SGI", "AVIF", "DIB", "PSD", "QOI", "DDS", "ICNS", "CUR"),
+    *("XBM", "XPM", "MSP", "BLP", "DCX", "FLI", "PIXAR", "SPIDER", "SUN", "FTEX", "GBR", "XVTHUMB", "TGA"),
 )
-"""What training and prediction read from files.
+"""What training and prediction read from files, in the order in which it is recognised: TGA, which has no mark of its own
+and would take some icons for one of its kind, comes last.
 
 Left out on purpose: formats that run other programs (PostScript, WMF) or only point to other libraries (GRIB, HDF5,
 BUFR, MPEG), those that Pillow reads wrongly or in part (FITS without its scale, the small base picture of Photo CD), and

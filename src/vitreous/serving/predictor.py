@@ -18,7 +18,7 @@ from PIL import Image
 from vitreous.config.input import InputSpec
 from vitreous.engines import Engine, load_engine
 from vitreous.errors import UsageError, VitreousError
-from vitreous.inputs import ImageSource, Raster, open_image, prepare
+from vitreous.inputs import ImageSource, Raster, normalise, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS
 from vitreous.runs import Prediction, RunFolder, decide
 from vitreous.runs.decision import probabilities
@@ -142,8 +142,10 @@ class Predictor:
 
         Raises VitreousError where the answer has the wrong width or is not finite.
         """
-        levels = np.linspace(0, 1, self.spec.height * self.spec.width).reshape(self.spec.height, self.spec.width)
-        self.predict_arrays(self.decode(levels)[None])
+        # Stored pixels, not a picture: that would have to hold the bands that the model takes.
+        channels, height, width = self.spec.shape
+        levels = np.linspace(0, self.spec.max_value, height * width).reshape(height, width, 1)
+        self.predict_arrays(normalise(np.repeat(levels, channels, axis=-1), self.spec)[None])
 
 
 def check_top(top: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import threading
 import time
@@ -22,6 +23,8 @@ from vitreous.data.audit.labels import describe, find_label_issues
 from vitreous.data.audit.outliers import find_outliers, statistics
 from vitreous.data.audit.probe import out_of_fold
 from vitreous.data.audit.shortcuts import ShortcutProbe, probe_shortcuts
+from vitreous.data.sources.locate import in_words
+from vitreous.data.sources.source import PARTS, Sample
 from vitreous.data.splitting.leaks import find_leaks
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, StoppedError, UsageError
@@ -63,7 +66,7 @@ def audit(data: object, config: AuditConfig | None = None, reporter: Reporter | 
             trainable=False,
             embed=None if model is None else lambda source: _embed(model, source, config, reporter),
         )
-        facts = _judge(found, str(data), config, reporter, began)
+        facts = _judge(found, in_words(data), config, reporter, began)
         folder = numbered_folder(config.out, found.source.name, config.overwrite)
         write_audit(facts, found, folder, config, reporter)
     return facts, folder
@@ -84,7 +87,9 @@ def gate(facts: Audit) -> str:
     reasons = []
     if facts.leak_count:
         first = facts.leaks[0]
-        reasons.append(f"{facts.leak_count:,} pairs leak across parts, such as {first.first} and {first.second}")
+        reasons.append(
+            f"{facts.leak_count:,} {'pair leaks' if facts.leak_count == 1 else 'pairs leak'} across parts, such as {first.first} and {first.second}"
+        )
     if facts.bad_files:
         reasons.append(f"{len(facts.bad_files):,} files cannot be used, such as {facts.bad_files[0].path}")
     return f"--strict: {'; '.join(reasons)}. Carry out fixes.csv, or leave out --strict." if reasons else ""
@@ -118,6 +123,7 @@ def _judge(found: Inspection, data: str, config: AuditConfig, reporter: Reporter
     paths = [sample.path for sample in samples]
     sets = scan.duplicates
     near = [(paths[pair.first], paths[pair.second], pair) for pair in found.similar.pairs]
+    near.sort(key=lambda entry: _harmless(samples[entry[2].first], samples[entry[2].second]))
     pairs = [(pair.first, pair.second) for pair in found.similar.pairs]
     leaks, leak_count = find_leaks(samples, scan.hashes, [sample.part or "" for sample in samples], pairs)
     try:
@@ -135,7 +141,8 @@ def _judge(found: Inspection, data: str, config: AuditConfig, reporter: Reporter
         data=data,
         images=len(listed.samples) + len(listed.unusable),
         classes=_count(listed.samples, listed.classes),
-        counts=_counts(found),
+        counts={name: _count(samples, source.classes) for name, samples in _by_part(found).items()},
+        sizes={name: len(samples) for name, samples in _by_part(found).items()},
         bad_files=scan.bad,
         exact_sets=[[paths[row] for row in rows] for rows in sets],
         exact_across_parts=sum(len({samples[row].part for row in rows} - {None}) > 1 for rows in sets),
@@ -155,6 +162,11 @@ def _judge(found: Inspection, data: str, config: AuditConfig, reporter: Reporter
     )
 
 
+def _harmless(a: Sample, b: Sample) -> tuple[bool, bool]:
+    """Sort key: pairs that cross parts first, then those that disagree about the label."""
+    return not _differ(a.part, b.part), a.label == b.label
+
+
 def _differ(a: str | None, b: str | None) -> bool:
     return a is not None and b is not None and a != b
 
@@ -166,12 +178,14 @@ def _count(samples: Sequence[Any], classes: Sequence[str]) -> dict[str, int]:
     return {name: counted[name] for name in classes}
 
 
-def _counts(found: Inspection) -> Mapping[str, Mapping[str, int]]:
-    samples, classes = found.source.samples, found.source.classes
-    parts = [part for part in ("train", "val", "test") if any(sample.part == part for sample in samples)]
-    if not parts:
-        return {"images": _count(samples, classes)}
-    return {part: _count([sample for sample in samples if sample.part == part], classes) for part in parts}
+def _by_part(found: Inspection) -> Mapping[str, list[Sample]]:
+    """Readable images of each part that is given, and those of none; "images" where no part is given."""
+    parted: dict[str | None, list[Sample]] = {part: [] for part in (*PARTS, None)}
+    for sample in found.source.samples:
+        parted[sample.part].append(sample)
+    if len(parted[None]) == len(found.source.samples):
+        return {"images": parted[None]}
+    return {part or "no part": samples for part, samples in parted.items() if samples}
 
 
 def _probe(
@@ -267,7 +281,7 @@ def _stopped_in_words(data: object) -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise StoppedError(
             "The audit was stopped; what was learnt of each file is remembered.",
-            f"Go on with the same command: vitreous audit {data}",
+            f"Go on with the same command: vitreous audit {shlex.quote(in_words(data))}",
         ) from error
     finally:
         if handled:

@@ -44,6 +44,7 @@ def show_augmented(data: str | Path, config: AuditConfig, reporter: Reporter | N
     material = gather(data, settings, reporter)
     resolved = resolve(settings, facts_of(material, settings))
     reason = next((line for line in resolved.reasons if line.startswith("preset")), f"preset {resolved.preset}")
+    reporter.say(reason)
     spec = first_spec(resolved, facts_of(material, settings), None, fit_value_range(material, settings, reporter))
     rows = _some_of_each(material)
     crop_area = resolved.config.augment.crop_area or 1.0

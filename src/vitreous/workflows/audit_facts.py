@@ -12,6 +12,7 @@ from vitreous.data.audit.shortcuts import ShortcutProbe
 from vitreous.data.examination.similar import Pair
 from vitreous.data.sources.source import BadFile
 from vitreous.data.splitting.leaks import Leak
+from vitreous.evaluation.words import counted
 from vitreous.workflows.summary import aligned
 
 PIXELS = "identical pixels"
@@ -55,7 +56,9 @@ class Audit:
     classes: Mapping[str, int]
     """{class: entries listed}."""
     counts: Mapping[str, Mapping[str, int]]
-    """{part as given, or "all": {class: readable images}}."""
+    """{part as given, "no part", or "images" where no part is given: {class: readable images}}."""
+    sizes: Mapping[str, int]
+    """{the same: readable images}, each counted once however many labels it has."""
     bad_files: Sequence[BadFile]
     exact_sets: Sequence[Sequence[str]]
     """Images with identical pixels, two or more each."""
@@ -90,11 +93,12 @@ class Audit:
         if self.leak_count:
             kinds = sorted({leak.reason for leak in self.leaks})
             found.append(
-                f"Parts leak: {self.leak_count:,} pairs of images in different parts are the same ({', '.join(kinds)}). "
+                f"Parts leak: {counted(self.leak_count, 'pair')} of images in different parts are the same ({', '.join(kinds)}). "
                 "Any number measured on the later part flatters."
             )
         if self.conflicts:
-            found.append(f"{len(self.conflicts):,} sets of identical images carry more than one label.")
+            verb = "carries" if len(self.conflicts) == 1 else "carry"
+            found.append(f"{counted(len(self.conflicts), 'set')} of identical images {verb} more than one label.")
         found += [probe.verdict for probe in self.shortcuts if probe.suspicious]
         if self.bad_files:
             found.append(f"{len(self.bad_files):,} of {self.images:,} files cannot be used.")
@@ -159,7 +163,7 @@ def audit_text(audit: Audit) -> str:
     classes = list(audit.classes)
     shown = classes if len(classes) <= 20 else classes[:20]
     rows += [[name, *(f"{audit.counts[part].get(name, 0):,}" for part in parts)] for name in shown]
-    rows.append(["all", *(f"{sum(audit.counts[part].values()):,}" for part in parts)])
+    rows.append(["all", *(f"{audit.sizes[part]:,}" for part in parts)])
     lines = ["", aligned(rows)]
     if len(shown) < len(classes):
         lines.append(f"({len(classes) - len(shown):,} more classes in audit.json)")
@@ -170,14 +174,14 @@ def audit_text(audit: Audit) -> str:
         ["  of these under several labels", f"{len(audit.conflicts):,}"],
         ["pairs of near-duplicates", f"{len(audit.near):,}"],
         ["  of these in several parts", f"{audit.near_across_parts:,}"],
+        ["  of these under several labels", f"{audit.near_across_labels:,}"],
         ["pairs that leak across parts", f"{audit.leak_count:,}"],
     ]
     if audit.labels is not None:
         found.append(["labels worth a look", f"{len(audit.labels.doubtful):,}"])
     found += [[f"unusual: {name}", f"{len(paths):,}"] for name, paths in audit.outliers.items() if paths]
     lines += ["", aligned(found)]
-    for probe in audit.shortcuts:
-        lines.append(f"{'! ' if probe.suspicious else '  '}{probe.verdict}")
+    lines += [f"  {probe.verdict}" for probe in audit.shortcuts if not probe.suspicious]
     warnings = audit.warnings()
     lines += ["", *(f"! {sentence}" for sentence in warnings)] if warnings else ["", "Nothing to act on was found."]
     lines += [f"  {note}" for note in audit.notes]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from vitreous.data.audit.fixes import Fix, removals
 from vitreous.workflows.audit_facts import LabelReport
 from vitreous.workflows.inspection import Inspection
 
+MOST_REASONS = 3
+"""Reasons given in one row."""
 EARLIER = {None: 0, "train": 0, "val": 1, "test": 2}
 """A copy is taken out of training rather than out of the part that measures."""
 
@@ -23,7 +27,22 @@ def propose_fixes(found: Inspection, labels: LabelReport | None) -> list[Fix]:
         if entry.path not in settled:
             reason = f"looks like {entry.suggested} ({entry.confidence:.0%}), labelled {entry.label}"
             fixes.append(Fix(entry.path, "review", entry.suggested, reason))
-    return fixes
+    return _one_row_each(fixes)
+
+
+def _one_row_each(fixes: Sequence[Fix]) -> list[Fix]:
+    """One row for each path, so that one decision settles it: the first action, and up to three reasons."""
+    rows: dict[str, Fix] = {}
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for fix in fixes:
+        rows.setdefault(fix.path, fix)
+        reasons[fix.path].append(fix.reason)
+    return [
+        replace(
+            fix, reason="; ".join(reasons[path][:MOST_REASONS]) + (" ..." if len(reasons[path]) > MOST_REASONS else "")
+        )
+        for path, fix in rows.items()
+    ]
 
 
 def _identical(found: Inspection, rows: Sequence[int]) -> Iterator[Fix]:

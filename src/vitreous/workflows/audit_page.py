@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from vitreous.config.audit import AuditConfig
+from vitreous.data.sources.source import PARTS
 from vitreous.errors import ImageError
 from vitreous.evaluation import words
 from vitreous.evaluation.fragments import (
@@ -115,7 +116,7 @@ def render_audit(
         "Shortcuts": _shortcuts(audit),
         "Unusual": _unusual(audit, album),
         "Bad files": _bad_files(audit),
-        "Next": _next(audit),
+        "Next": _next(audit, config),
     }
     acted = audit.warnings()
     calm = "" if acted else paragraph("Nothing to act on was found.")
@@ -134,7 +135,7 @@ def render_audit(
 
 def _summary(audit: Audit) -> str:
     sentence = f"{words.counted(audit.readable, 'readable image')} of {words.counted(len(audit.classes), 'class')}"
-    parts = [part for part in audit.counts if part != "images"]
+    parts = [part for part in audit.counts if part in PARTS]
     if parts:
         sentence += f", divided into {', '.join(parts)} as they were given"
     return f"{sentence}. Looked at in {words.duration(audit.seconds)}."
@@ -142,9 +143,8 @@ def _summary(audit: Audit) -> str:
 
 def _images(audit: Audit) -> str:
     parts = list(audit.counts)
-    total = {part: sum(audit.counts[part].values()) for part in parts}
     whole = {name: sum(audit.counts[part].get(name, 0) for part in parts) for name in audit.classes}
-    everything = max(1, sum(whole.values()))
+    everything = max(1, sum(audit.sizes.values()))
     header = [cell("Class", head=True), *(cell(part, head=True, number=True) for part in parts)]
     header += [cell("share", head=True, number=True), "<th></th>"]
     rows = []
@@ -152,7 +152,7 @@ def _images(audit: Audit) -> str:
         share = count / everything
         numbers = [cell(f"{audit.counts[part].get(name, 0):,}", number=True) for part in parts]
         rows.append([cell(name), *numbers, cell(words.percent(share), number=True), interval_bar(share, 0.0, share)])
-    last = [cell("all"), *(cell(f"{total[part]:,}", number=True) for part in parts), "<td></td>", "<td></td>"]
+    last = [cell("all"), *(cell(f"{audit.sizes[part]:,}", number=True) for part in parts), "<td></td>", "<td></td>"]
     counts = [count for count in whole.values() if count]
     ratio = max(counts) / min(counts) if counts else 1.0
     balance = (
@@ -204,9 +204,9 @@ def _copies(audit: Audit, album: _Album) -> str:
         "Copies",
         f"<h3>One picture, several labels ({len(audit.conflicts):,})</h3>" if conflicts else "",
         album.gallery(conflicts, len(audit.conflicts), wide=True),
-        f"<h3>Identical pixels ({len(audit.exact_sets):,} sets)</h3>" if exact else "",
+        f"<h3>Identical pixels ({words.counted(len(audit.exact_sets), 'set')})</h3>" if exact else "",
         album.gallery(exact, len(audit.exact_sets), wide=True),
-        f"<h3>Near-duplicates ({len(audit.near):,} pairs)</h3>" if near else "",
+        f"<h3>Near-duplicates ({words.counted(len(audit.near), 'pair')})</h3>" if near else "",
         album.gallery(near, len(audit.near), wide=True),
     )
 
@@ -292,8 +292,8 @@ def _bad_files(audit: Audit) -> str:
     return section("bad-files", "Bad files", body)
 
 
-def _next(audit: Audit) -> str:
-    data = shlex.quote(audit.data)
+def _next(audit: Audit, config: AuditConfig) -> str:
+    data = shlex.join([audit.data, *config.data_flags()])
     lines = [
         ("Look through the proposed corrections: remove, relabel, keep; review changes nothing.", "fixes.csv"),
         ("Train on the corrected data.", f"vitreous train {data} --fixes fixes.csv"),

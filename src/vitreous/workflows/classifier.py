@@ -58,7 +58,7 @@ class Classifier:
         """Which parts of the image speak for `target` (the likeliest class when None), and how far to believe it."""
         return self.predictor.explain(image, method, target, faithfulness=faithfulness)
 
-    def evaluate(self, data: str | Path | None = None, *, split: str | None = None) -> dict[str, Any]:
+    def evaluate(self, data: object = None, *, split: str | None = None) -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
         require("Evaluation", "train")
         from vitreous.workflows.evaluate import evaluate
@@ -109,8 +109,8 @@ def load(path: str | Path, engine: str = "auto", threads: int | None = None) -> 
     return Classifier(RunFolder.open(path), engine, threads)
 
 
-def train(data: str | Path, **settings: Any) -> Classifier:
-    """Train on a folder, a manifest or "digits"; settings are the flags of `vitreous train` with underscores.
+def train(data: object, **settings: Any) -> Classifier:
+    """Train on whatever the command takes, or on a `datasets.Dataset` or `DatasetDict`; settings are the flags of `vitreous train` with underscores.
 
     Nested ones are dictionaries: `optim={"lr": 3e-4}`. Raises UsageError for unknown names, and what training raises.
     """
@@ -125,15 +125,17 @@ def train(data: str | Path, **settings: Any) -> Classifier:
     return Classifier(train_run(data, from_dict(TrainConfig, {**settings, **paths})))
 
 
-def audit(data: str | Path, **settings: Any) -> Audit:
+def audit(data: object, **settings: Any) -> Audit:
     """What is wrong with a data set; settings are the flags of `vitreous audit` with underscores.
+
+    data: what the command takes, or a `datasets.Dataset` or `DatasetDict`.
 
     Writes the page and the tables as the command does. Raises UsageError for unknown names, and what auditing raises.
     """
     from vitreous.workflows.audit import audit as audit_data
 
     paths = {name: Path(settings[name]) for name in ("out", "val", "test", "model") if settings.get(name) is not None}
-    return audit_data(str(data), from_dict(AuditConfig, {**settings, **paths}))[0]
+    return audit_data(data, from_dict(AuditConfig, {**settings, **paths}))[0]
 
 
 def create_model(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vitreous.config.train import NetConfig, TrainConfig
+from vitreous.data.sources.locate import short_name
 from vitreous.engines.eager import EagerEngine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import StoppedError, UsageError
@@ -69,7 +70,7 @@ def compare(
         check_known(name)
     if config.init == "auto":
         config = replace(config, init="scratch")
-    place = _place(config, f"compare-{Path(str(data)).resolve().stem}")
+    place = _place(config, f"compare-{short_name(str(data))}")
     if place.note:
         reporter.say(place.note)
     runs = []

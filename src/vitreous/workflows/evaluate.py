@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ import numpy as np
 from vitreous.config.convert import from_dict, read_settings
 from vitreous.config.train import TrainConfig
 from vitreous.data import BadFile, PixelStore, Source, Split, load_source
-from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
-from vitreous.data.sources.locate import is_path
+from vitreous.data.sources.locate import in_words, is_path
 from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.engines.select import describe
 from vitreous.errors import DataError, UsageError, unknown_name
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
-from vitreous.runs.folder import CONFIG, FIXES, RUN_JSON, SPLITS, RunFolder, read_facts
+from vitreous.evaluation.words import counted
+from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
 from vitreous.workflows.reporter import Reporter, Silent
 
@@ -44,7 +44,7 @@ class Evaluation:
 
 def evaluate(
     run: RunFolder,
-    data: str | Path | None = None,
+    data: object = None,
     *,
     split: str | None = None,
     engine: str = "auto",
@@ -62,12 +62,12 @@ def evaluate(
     reporter = reporter or Silent()
     if split is not None and split not in PARTS:
         raise unknown_name("part", split, PARTS)
-    if data is None or _is_own(run, str(data)):
+    if data is None or (isinstance(data, str | Path) and _is_own(run, str(data))):
         part = split or "val"
         subject = _own(run, part)
     else:
         part = split or "data"
-        subject = _foreign(run, str(data), split, reporter)
+        subject = _foreign(run, data, split, reporter)
     source, labels = subject.source, subject.labels
     began = time.monotonic()
     threads = threads or available_cores()
@@ -113,7 +113,7 @@ def _notes(run: RunFolder, known: Counter[str], total: int) -> list[str]:
     notes = []
     leaks = int(run.facts.get("data", {}).get("leaks", 0))
     if leaks and (known["val"] or known["test"]):
-        notes.append(f"The given parts leak ({leaks:,} pairs of the same image): these numbers flatter.")
+        notes.append(f"The given parts leak ({counted(leaks, 'pair')} of the same image): these numbers flatter.")
     seen = sum(known[part] for part in CHOSEN_ON)
     if seen:
         which = f"All {total:,}" if seen == total else f"{seen:,} of {total:,}"
@@ -146,8 +146,6 @@ def _own(run: RunFolder, part: str) -> _Subject:
         ignore_classes=config.ignore_classes,
         offline=config.offline,
     )
-    if (run.path / FIXES).is_file():
-        source = apply_fixes(source, read_fixes(run.path / FIXES))
     index = {sample.path: number for number, sample in enumerate(source.samples)}
     wanted = split.indices(part)
     missing = [split.paths[row] for row in wanted if split.paths[row] not in index]
@@ -156,7 +154,7 @@ def _own(run: RunFolder, part: str) -> _Subject:
             f"{len(missing):,} of {len(wanted):,} {part} images are no longer in {place!r}; the first: {missing[0]}.",
             "Restore them, or name other data: vitreous evaluate RUN DATA",
         )
-    source = source.select([index[split.paths[row]] for row in wanted])
+    source = replace(source.select([index[split.paths[row]] for row in wanted]), unusable=[])  # never in any part
     scan = scanning.scan(source, threads=available_cores(), decode=run.spec.decode, cache=True)
     changed = [
         split.paths[wanted[i]]
@@ -179,27 +177,34 @@ def _is_own(run: RunFolder, data: str) -> bool:
     return data == own or (is_path(data) and is_path(own) and Path(data).resolve() == Path(own).resolve())
 
 
-def _foreign(run: RunFolder, data: str, split: str | None, reporter: Reporter) -> _Subject:
-    source = load_source(data, trainable=False)
+def _foreign(run: RunFolder, data: object, split: str | None, reporter: Reporter) -> _Subject:
+    source, name = load_source(data, trainable=False), in_words(data)
     for note in source.notes:
         reporter.say(note)
     parts = {sample.part for sample in source.samples}
     wanted = split or ("test" if "test" in parts else None)
     if wanted is not None:
         if wanted not in parts:
-            raise UsageError(f"{data!r} has no part {wanted!r}.", "Leave out --split to score all of it.")
+            raise UsageError(f"{name!r} has no part {wanted!r}.", "Leave out --split to score all of it.")
         source = source.select([row for row, sample in enumerate(source.samples) if sample.part == wanted])
         reporter.say(f"scoring its {wanted} part")
+    if source.task == "multi_label":
+        raise DataError(
+            f"{name!r} has images with several labels; the model gives each image one.",
+            "Name one label an image.",
+        )
     unknown = [name for name in source.classes if name not in run.classes]
     if unknown:
         raise UsageError(
-            f"{data!r} has the class {unknown[0]!r}, which the model does not know; it knows {', '.join(run.classes[:20])}.",
+            f"{name!r} has the class {unknown[0]!r}, which the model does not know; it knows {', '.join(run.classes[:20])}.",
             "Rename the folder or label, or leave those images out.",
         )
     with reporter.task("checking every image", "images") as progress:
-        scan = scanning.scan(source, threads=available_cores(), progress=progress.update, decode=run.spec.decode)
+        scan = scanning.scan(
+            source, threads=available_cores(), progress=progress.update, decode=run.spec.decode, cache=True
+        )
     if not scan.good:
-        raise DataError(f"None of the {len(source.samples):,} images in {data!r} can be used.")
+        raise DataError(f"None of the {len(source.samples):,} images in {name!r} can be used.")
     source, own = source.select(scan.good), Split.read_csv(run.path / SPLITS)
     classes = {name: number for number, name in enumerate(run.classes)}
     labels = np.array([classes[sample.label] for sample in source.samples], np.int64)

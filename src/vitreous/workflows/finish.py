@@ -23,6 +23,7 @@ from vitreous.evaluation.abstention import Abstention, choose_threshold
 from vitreous.evaluation.calibration import Temperature, fit_temperature
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.strangeness import fit_strangeness
+from vitreous.evaluation.words import counted
 from vitreous.runs.atomic import sha256_file, write_json, write_with
 from vitreous.runs.decision import probabilities
 from vitreous.runs.folder import (
@@ -127,7 +128,7 @@ def leak_notes(split: Split) -> list[str]:
     if not split.leak_count:
         return []
     return [
-        f"The parts were given and leak: {split.leak_count:,} pairs of images in different parts are the same, so numbers of "
+        f"The parts were given and leak: {counted(split.leak_count, 'pair')} of images in different parts are the same, so numbers of "
         "the later part flatter."
     ]
 

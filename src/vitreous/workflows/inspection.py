@@ -16,7 +16,7 @@ from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
 from vitreous.data.examination.remembered import similar_or_remembered
 from vitreous.data.examination.similar import Similar, find_similar
-from vitreous.data.sources.source import Listing
+from vitreous.data.sources.source import Listing, check_trainable
 from vitreous.data.splitting.bursts import group_by_camera
 from vitreous.data.splitting.links import connected, link_keys
 from vitreous.engines.onnxruntime import available_cores
@@ -76,11 +76,13 @@ def inspect(
     offline: bool = False,
     trainable: bool = True,
     max_bad: float | None = None,
+    several_labels: bool = True,
     embed: Callable[[Listing], np.ndarray] | None = None,
 ) -> Inspection:
     """List, look at and compare every image. Raises DataError for data that cannot be listed; bad files are counted.
 
     max_bad: largest share of bad files; also refuse what is too little to train on. None to put up with anything.
+    several_labels: whether images may have several; refused before any is looked at otherwise.
     embed: makes features (n, d) of the readable images, which find look-alikes that pixels do not show.
     """
     decode, threads = decode or DecodeConfig(), threads or available_cores()
@@ -89,8 +91,16 @@ def inspect(
     )
     if fixes is not None:
         listed = apply_fixes(listed, read_fixes(fixes))
+        if trainable:
+            check_trainable(listed)
     for note in listed.notes:
         reporter.say(note)
+    if listed.task == "multi_label" and not several_labels:
+        raise DataError(
+            f"{listed.name!r} has images with several labels, which training does not support yet.",
+            "`vitreous audit` does. For training, name one label an image.",
+        )
+    listed = _rest_is_train(listed)
     scan = look_at(listed, reporter, decode=decode, threads=threads, cache=cache)
     if max_bad is not None:
         scanning.check(scan, listed, max_bad)
@@ -101,6 +111,13 @@ def inspect(
     embeddings = embed(source) if embed is not None else None
     similar = _compare(source, scan, decode, threads, reporter, embeddings, cache)
     return Inspection(listed, source, scan, similar, private, decode, embeddings)
+
+
+def _rest_is_train(source: Listing) -> Listing:
+    """Where only parts to measure on are given (--val, --test), training has all the rest: what it shares with them leaks."""
+    if {sample.part for sample in source.samples} not in ({None, "val"}, {None, "test"}, {None, "val", "test"}):
+        return source
+    return replace(source, samples=[replace(sample, part=sample.part or "train") for sample in source.samples])
 
 
 def look_at(

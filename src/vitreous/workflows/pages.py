@@ -18,6 +18,7 @@ from vitreous.config.train import TrainConfig
 from vitreous.data import PixelStore
 from vitreous.engines import Engine, Outputs
 from vitreous.evaluation import facts as report
+from vitreous.evaluation import words
 from vitreous.evaluation.card import write_model_card
 from vitreous.evaluation.evaluate import PartResult
 from vitreous.evaluation.plots import draw_pictures
@@ -100,7 +101,7 @@ def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -
     if split.leaks:
         leak = split.leaks[0]
         found.append(
-            f"{split.leak_count:,} pairs of images in different given parts are the same, so the test numbers flatter; the first ({leak.reason}): {leak.first} and {leak.second}."
+            f"{words.counted(split.leak_count, 'pair')} of images in different given parts are the same, so the test numbers flatter; the first ({leak.reason}): {leak.first} and {leak.second}."
         )
     if split.conflicts:
         found.append(f"{len(split.conflicts):,} pairs show the same pixels under two labels.")

@@ -164,21 +164,26 @@ def _answers(
         reporter.task("predicting", "images") as progress,
     ):
 
+        def decode(path: str) -> np.ndarray | str:
+            try:
+                return predictor.decode(path, formats=FILE_FORMATS)
+            except ImageError as error:
+                return error.message  # alone: the error holds on to all that its decoder had in memory
+
         def start() -> list[Any]:
-            return [
-                (path, pool.submit(predictor.decode, path, formats=FILE_FORMATS)) for path in islice(remaining, CHUNK)
-            ]
+            return [(path, pool.submit(decode, path)) for path in islice(remaining, CHUNK)]
 
         chunk = start()
         while chunk:
             following = start()
             good, arrays, bad = [], [], []
             for path, future in chunk:
-                try:
-                    arrays.append(future.result())
+                decoded = future.result()
+                if isinstance(decoded, str):
+                    bad.append((path, decoded))
+                else:
+                    arrays.append(decoded)
                     good.append(path)
-                except ImageError as error:
-                    bad.append((path, error.message))
             answers = predictor.predict_arrays(np.stack(arrays), top, good) if arrays else []
             done += len(chunk)
             progress.update(done, len(paths))

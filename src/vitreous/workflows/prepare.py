@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
 from vitreous.config.train import TrainConfig, parse_duration, parse_fold
-from vitreous.data import PixelStore, Scan, Source, Split, make_split
+from vitreous.data import PixelStore, Scan, Split, make_split
 from vitreous.data.sources.locked import LockedSource
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, GateError, UsageError
+from vitreous.evaluation.words import counted
 from vitreous.inputs import band_values, needs_range, open_image
 from vitreous.recipes import Resolved
 from vitreous.workflows.environment import available_memory, default_device
@@ -71,7 +71,7 @@ class Material:
 
 
 def gather(
-    data: str | Path, config: TrainConfig, reporter: Reporter, previous: Split | None = None, origin: str = ""
+    data: object, config: TrainConfig, reporter: Reporter, previous: Split | None = None, origin: str = ""
 ) -> Material:
     """Find the images, look at each once, and split them. Raises DataError, and GateError under `strict`.
 
@@ -90,8 +90,8 @@ def gather(
         threads=config.threads,
         offline=config.offline,
         max_bad=config.max_bad,
+        several_labels=False,
     )
-    _refuse_several_labels(found.source)
     if found.scan.bad:
         first = found.scan.bad[0]
         text = f"{len(found.scan.bad):,} files cannot be used and are left out, listed in bad_files.csv; the first: {first.path} {first.reason}."
@@ -103,7 +103,7 @@ def gather(
     split = _split(found, config, previous, reporter)
     if split.leak_count:
         leak = split.leaks[0]
-        text = f"{split.leak_count:,} pairs of images in different given parts are the same, so the test number flatters; the first ({leak.reason}): {leak.first} and {leak.second}."
+        text = f"{counted(split.leak_count, 'pair')} of images in different given parts are the same, so the test number flatters; the first ({leak.reason}): {leak.first} and {leak.second}."
         if config.strict:
             raise GateError(text, "Move each pair into one part (`vitreous audit` shows them), or leave out --strict.")
         reporter.warn(text)
@@ -162,14 +162,6 @@ def _with_fold(split: Split, found: Inspection, fold: str) -> Split:
         for part, each in zip(split.parts, split.folds, strict=True)
     ]
     return replace(split, parts=parts)
-
-
-def _refuse_several_labels(source: Source) -> None:
-    if source.task == "multi_label":
-        raise DataError(
-            f"{source.name!r} has images with several labels, which training does not support yet.",
-            "`vitreous audit` does. For training, name one label an image.",
-        )
 
 
 def facts_of(material: Material, config: TrainConfig) -> DataFacts:

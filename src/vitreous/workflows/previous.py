@@ -15,7 +15,7 @@ MUST_AGREE = ("seed", "val_fraction", "test_fraction", "group")
 """Settings without which an earlier split is another question's answer."""
 
 
-def earlier_split(data: str, config: TrainConfig, place: Path) -> tuple[Split | None, str]:
+def earlier_split(data: object, config: TrainConfig, place: Path) -> tuple[Split | None, str]:
     """The split to keep, and where it comes from; (None, "") where there is none.
 
     `--split` names it. Otherwise the newest run beside `place` made from the same data with the same seed, shares and
@@ -27,7 +27,9 @@ def earlier_split(data: str, config: TrainConfig, place: Path) -> tuple[Split | 
         if not file.is_file():
             raise UsageError(f"--split {str(config.split)!r} holds no {SPLITS}.", "Name a run folder or a splits.csv.")
         return Split.read_csv(file), str(config.split)
-    found = [run for run in _siblings(place) if _same_question(run, data, config)]
+    if not isinstance(data, str | Path):  # nothing says whether an object is the same data as before
+        return None, ""
+    found = [run for run in _siblings(place) if _same_question(run, str(data), config)]
     newest = max(found, key=lambda run: str(_facts(run).get("created", "")), default=None)
     if newest is None:
         return None, ""

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split
-from vitreous.data.audit.fixes import read_fixes, write_fixes
+from vitreous.data.audit.fixes import Fix, read_fixes, write_fixes
+from vitreous.data.sources.locate import in_words, short_name
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, RunError, StoppedError
@@ -54,7 +55,7 @@ from vitreous.workflows.setup import Budget, Setup, plan_again, plan_steps
 
 
 def train(
-    data: str | Path,
+    data: object,
     config: TrainConfig | None = None,
     reporter: Reporter | None = None,
     *,
@@ -62,16 +63,19 @@ def train(
 ) -> RunFolder:
     """Train, calibrate and test a classifier; returns its finished run folder.
 
-    data: "digits", a folder, or a CSV or Parquet manifest. began: `time.monotonic()` from which a time budget counts, for
+    data: whatever `vitreous.data.load_source` takes. began: `time.monotonic()` from which a time budget counts, for
     callers whose start took time itself; the call when None. Raises the errors of `vitreous.errors`: StoppedError when a
     signal ended it, with the state saved.
     """
     began = time.monotonic() if began is None else began
     require("Training", "train")
-    config, reporter, data = config or TrainConfig(), reporter or Silent(), str(data)
+    config, reporter = config or TrainConfig(), reporter or Silent()
+    named = str(data) if isinstance(data, str | Path) else None
     check_known(config.model)
     check_model(config)
-    place = claim(config.out, Path(data).resolve().stem, resume=config.resume, overwrite=config.overwrite)
+    place = claim(
+        config.out, "dataset" if named is None else short_name(named), resume=config.resume, overwrite=config.overwrite
+    )
     if place.note:
         reporter.say(place.note)
     if place.state == "finished":
@@ -83,13 +87,14 @@ def train(
         try:
             return _train(data, config, place, reporter, began)
         except StoppedError as error:
-            raise StoppedError(error.message, f"Continue with: {resume_command(data, place.path)}") from error
+            raise StoppedError(error.message, f"Continue with: {resume_command(named, place.path)}") from error
         except BaseException:
             place.release()  # an empty folder for a run that never began is no use to anyone
             raise
 
 
-def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
+def _train(data: object, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
+    name = in_words(data)
     if place.state == "continue":
         previous, origin = Split.read_csv(place.path / SPLITS), ""
     else:
@@ -100,17 +105,18 @@ def _train(data: str, config: TrainConfig, place: Claim, reporter: Reporter, beg
     setup = _set_up(config, material, reporter)
     config, budget = plan_steps(setup, reporter, began)
     setup = replace(setup, config=config)
+    fixes = None if config.fixes is None else read_fixes(config.fixes)  # before what --overwrite replaces goes
 
     state = setup.state()
     if place.state == "new":
         place.clear()
-        _open_folder(place.path, data, setup)
+        _open_folder(place.path, name, setup, fixes)
     else:
         for note in restore_newest(state, place.path / CHECKPOINTS):
             reporter.say(note)
         _cut_history(place.path / HISTORY, state.step)
     setup = _fit(state, setup, place.path, reporter, budget)
-    return finish(place.path, state, setup, data, reporter, began)
+    return finish(place.path, state, setup, name, reporter, began)
 
 
 def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setup:
@@ -211,14 +217,14 @@ def _stored_form(config: TrainConfig) -> dict[str, Any]:
     return to_dict(replace(config, resume=False, overwrite=False))
 
 
-def _open_folder(path: Path, data: str, setup: Setup) -> None:
+def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | None) -> None:
     """Write what a continued run will need, `run.json` last: from now on the folder says that it is unfinished."""
     (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     write_json(path / CONFIG, _stored_form(setup.config))
     setup.material.split.write_csv(path / SPLITS)
     setup.material.scan.write_bad_files(path / BAD_FILES)
-    if setup.config.fixes is not None:
-        write_fixes(path / FIXES, read_fixes(setup.config.fixes))
+    if fixes is not None:
+        write_fixes(path / FIXES, fixes)
     write_text(path / HISTORY, "")
     write_json(
         path / RUN_JSON,

@@ -160,7 +160,8 @@ def write_manifest(source: Listing, path: Path) -> None:
     Paths are written relative to the manifest, so that both may move together. Raises UsageError for data whose images
     are not files of their own.
     """
-    if source.kind not in ("folder", "manifest") or any("#" in sample.path for sample in source.samples[:1]):
+    inside = ("#" in sample.path and not (Path(source.root) / sample.path).is_file() for sample in source.samples)
+    if source.kind not in ("folder", "manifest") or any(inside):
         raise UsageError(
             f"The images of {source.name!r} lie inside other files, which a list of paths cannot name.",
             "Use the corrections when training: vitreous train DATA --fixes fixes.csv",

@@ -117,9 +117,13 @@ def describe(issues: LabelIssues, classes: Sequence[str]) -> str:
     outside = issues.confident_joint - np.diag(np.diagonal(issues.confident_joint))
     row, column = divmod(int(outside.argmax()), len(outside))
     listed = len(issues.indices)
+    counted = (
+        f"; by the counts of confident learning at most about {issues.estimated:,} ({issues.estimated_share:.1%}) are"
+        if issues.agreement >= TRUSTED  # a weak probe counts its own mistakes
+        else ""
+    )
     return (
-        f"{listed:,} label{'' if listed == 1 else 's'} may be wrong, surest first; by the counts of confident learning "
-        f"at most about {issues.estimated:,} ({issues.estimated_share:.1%}) are. {probe} "
+        f"{listed:,} label{'' if listed == 1 else 's'} may be wrong, surest first{counted}. {probe} "
         f"Most often {classes[row]!r} is taken for {classes[column]!r} ({outside[row, column]:,} times)."
     )
 

@@ -84,7 +84,10 @@ def _mixed(augment: Augment, pixels: Tensor, generator: torch.Generator) -> tupl
     first[0] = 1  # the mixed target of the first image is then its own share
     tries = [always.mixed(images, first, generator) for _ in range(MIX_DRAWS)]
     best, targets = min(tries, key=lambda found: abs(float(found[1][0]) - 0.5))
-    return best, f"mixed: {float(targets[0]):.0%} its own, the rest from the row above"
+    return (
+        best,
+        f"mixed: {float(targets[0]):.0%} its own, the rest from the row above (from the last row, in the first)",
+    )
 
 
 def _stored(images: Tensor, spec: InputSpec) -> Tensor:

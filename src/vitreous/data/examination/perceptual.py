@@ -47,7 +47,7 @@ class Symmetry:
 
 
 SYMMETRIES = (
-    Symmetry("re-encoded or resized", lambda a: a, 0),
+    Symmetry("stored, sized or lit differently", lambda a: a, 0),
     Symmetry("mirrored left to right", lambda a: a[..., ::-1], 1),
     Symmetry("mirrored top to bottom", lambda a: a[..., ::-1, :], 2),
     Symmetry("turned by 180 degrees", lambda a: a[..., ::-1, ::-1], 3),

@@ -157,7 +157,10 @@ def check(scan: Scan, source: Source, max_bad: float) -> None:
     has_test = "test" in parts
     needed = 2 if has_test else 3
     counts = Counter(
-        source.samples[index].label for index, part in zip(scan.good, parts, strict=True) if part != "test"
+        name
+        for index, part in zip(scan.good, parts, strict=True)
+        if part != "test"
+        for name in source.samples[index].label_names
     )
     short = natural_order(name for name in source.classes if counts[name] < needed)
     if short:

@@ -35,6 +35,17 @@ IMAGE_SUFFIXES = tuple(
             "fli",
             "flc",
             "ras",
+            "blp",
+            "msp",
+            "pxr",
+            "bw",
+            "icb",
+            "vda",
+            "vst",
+            "avifs",
+            "ftc",
+            "ftu",
+            "gbr",
         ),
     )
 )

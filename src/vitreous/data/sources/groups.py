@@ -105,7 +105,7 @@ def group_by_pattern(source: Listing, pattern: str) -> Listing:
     if not distinct:
         raise UsageError(
             f"--group {pattern!r} names no column{columns} and, as a regular expression, matches none of the "
-            f"{len(groups):,} paths, such as {example!r}.",
+            f"{len(groups):,} paths.",
             hint,
         )
     if len(distinct) == 1 and None not in groups:

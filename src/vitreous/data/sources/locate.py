@@ -13,8 +13,8 @@ from vitreous.data.sources.groups import GROUPS_FILE
 from vitreous.data.sources.hub import HUB_PREFIX, is_dataset, is_saved, read_dataset, read_hub, read_saved
 from vitreous.data.sources.manifest import read_manifest
 from vitreous.data.sources.shard_names import SHARD_SUFFIXES, is_shard_name, is_web, shards_in
-from vitreous.data.sources.shards import read_shards
-from vitreous.data.sources.source import PART_NAMES, Listing, Source
+from vitreous.data.sources.shards import read_shards, shards_name
+from vitreous.data.sources.source import PART_NAMES, Listing, Source, folder_name
 from vitreous.data.sources.table import TABLE_SUFFIXES
 from vitreous.errors import DataError, UsageError, nearest
 
@@ -42,6 +42,22 @@ def read_any(
             "Leave it out; it is for tables, tar shards and datasets.",
         )
     return source
+
+
+def short_name(data: str) -> str:
+    """What to call whatever `data` is, without reading it: fit for a folder's name."""
+    if data == "digits":
+        return data
+    if data.startswith(HUB_PREFIX):
+        return data.removeprefix(HUB_PREFIX).partition("@")[0].split("/")[:2][-1] or "data"
+    if not is_path(data) or is_shard_name(data):
+        return shards_name(data)
+    return folder_name(Path(data).expanduser())
+
+
+def in_words(data: object) -> str:
+    """What to call the data in messages and files: as the user typed them; objects by their kind, not their content."""
+    return str(data) if isinstance(data, str | Path) else f"a {type(data).__name__} in memory"
 
 
 def is_path(data: str) -> bool:

@@ -85,7 +85,7 @@ def read_shards(
 
     columns = {name: None for entry in found.entries for name in entry.fields or ()}
     source = Listing(
-        name=_short_name(data, root),
+        name=shards_name(data),
         kind="shards",
         root=root,
         samples=samples,
@@ -212,12 +212,13 @@ def _samples(
     return samples, unusable, positions
 
 
-def _short_name(data: str | Path, root: str) -> str:
+def shards_name(data: str | Path) -> str:
+    """A short name for what a path, a pattern or an address of shards holds, usable as a run folder's name."""
     if Path(data).expanduser().is_dir():
         return folder_name(Path(data).expanduser())
     stem = re.sub(r"\{[^{}]*\}", "", re.split(r"[?#]", str(data), maxsplit=1)[0].replace("\\", "/").rsplit("/", 1)[-1])
     stem = re.sub(r"[^\w.-]+", "-", re.sub(r"\.(tar(\.\w+)?|t\w+)$", "", stem, flags=re.IGNORECASE)).strip("-.")
-    return stem or folder_name(Path(root))
+    return stem or folder_name(Path(shards_root(str(data))))
 
 
 def _notes(

@@ -203,7 +203,9 @@ def _notes(
             f"{overruled:,} images were in another part in the earlier split; the parts that the data gives win."
         )
     if placement.follows:
-        notes.append(f"{len(placement.follows):,} images without a part follow their group into the part it is in.")
+        notes.append(
+            f"{len(placement.follows):,} images without a part follow what they resemble into the part it is in."
+        )
     for index in [*placement.aside][:_NAMED]:
         alike = placement.aside[index]
         found = ", ".join(f"{samples[other].path!r} ({parts[other]})" for other in alike)
