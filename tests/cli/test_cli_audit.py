@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,15 @@ def test_data_without_a_single_image_end_with_2(name: str, call: Callable[..., A
     done = call("audit", tmp_path / name, "--threads", "1", "--out", tmp_path / "audit")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (tmp_path / "audit").exists()
+
+
+def test_remarks_of_decoders_stay_off_the_screen(call: Callable[..., Any], clean: Path, tmp_path: Path) -> None:
+    """A palette image with a row of opacities, which Pillow remarks upon whenever it is turned into colours."""
+    root = tmp_path / "remarkable"
+    shutil.copytree(clean, root)
+    for number, colour in enumerate(("red", "green", "blue")):
+        image = Image.new("RGB", (24, 24), colour).quantize(4)
+        image.save(root / colour / f"odd_{number}.png", transparency=bytes((0, 128, 255, 255)))
+    done = call("audit", root, "--threads", "1", "--out", tmp_path / "audit")
+    assert done.returncode == 0
+    assert "Warning" not in done.stderr and "site-packages" not in done.stderr

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from vitreous.config.decode import DecodeConfig
+from vitreous.data.examination import crew as crew_module
 from vitreous.data.examination.crew import COMMAND, Answer, Crew, CrewClosedError, Item
 from vitreous.data.examination.finding import Bad, Finding
+from vitreous.data.examination.process import WorkerProcess
 from vitreous.errors import VitreousError
 
 PLAYER = """
@@ -199,6 +201,24 @@ def test_the_memory_of_a_worker_is_bounded_and_it_works_on_afterwards() -> None:
     assert isinstance(small, Finding)
     assert isinstance(other, Finding)
     assert huge == Bad("needs too much memory to be decoded", lasting=False)
+
+
+def test_large_images_are_not_handed_over_together(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[int] = []
+    ask = WorkerProcess.ask
+
+    def noting(self: WorkerProcess, items: Any, payload: bytes) -> Any:
+        handed.append(len(payload))
+        return ask(self, items, payload)
+
+    monkeypatch.setattr(WorkerProcess, "ask", noting)
+    monkeypatch.setattr(crew_module, "MOST_TOGETHER", 8)
+    with play() as crew:
+        answers = crew.examine(_items("aaaa", "bbbb", "crash", "large as two", "e", "f"))
+    assert _reasons(answers)[:2] == ["saw aaaa", "saw bbbb"]
+    assert "crashes the decoder" in _reasons(answers)[2]
+    assert _reasons(answers)[3:] == ["saw large as two", "saw e", "saw f"]
+    assert handed == [8, 5, 5, 12, 2]
 
 
 def test_a_worker_ends_with_its_parent_and_loads_no_torch(in_process: Any, tmp_path: Path) -> None:

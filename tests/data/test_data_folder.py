@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vitreous.data import load_source
+from vitreous.data.sources.folder import IMAGE_SUFFIXES
 from vitreous.errors import DataError, UsageError
 from vitreous.inputs import open_image
+from vitreous.inputs.decode import FILE_FORMATS
 
 Make = Callable[..., Path]
 
@@ -213,3 +216,8 @@ def test_digits_need_no_file() -> None:
     assert pixels.dtype.name == "uint8"
     assert max(source.open(i).max() for i in range(20)) == 255
     assert pixels[0, 2] == round(5 * 255 / 16)
+
+
+def test_every_suffix_of_a_format_that_is_read_is_looked_for() -> None:
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in FILE_FORMATS}
+    assert known - set(IMAGE_SUFFIXES) == set()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitreous.config.input import InputSpec
 from vitreous.errors import ImageError, ImageFormatError, ImageTooLargeError, TruncatedImageError, UnfitImageError
-from vitreous.inputs import SERVER_FORMATS, open_image, prepare
+from vitreous.inputs import SERVER_FORMATS, open_image, prepare, to_pixels
 
 
 def _file(kind: str = "PNG", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
@@ -126,3 +126,41 @@ def test_preparing_a_file_gives_what_the_model_takes() -> None:
     assert image.dtype == np.float32
     assert image.flags.c_contiguous
     assert -1 <= image.min() < image.max() <= 1
+
+
+def test_colours_that_pillow_turns_into_rgb_alone_become_grey_too() -> None:
+    buffer = io.BytesIO()
+    Image.new("LAB", (8, 8), (128, 128, 128)).save(buffer, "TIFF")
+    for channels in (1, 3):
+        spec = InputSpec(height=8, width=8, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+        assert np.ptp(to_pixels(open_image(buffer.getvalue()), spec)) <= 2
+
+
+def test_a_gif_whose_first_frame_has_the_greys_as_its_own_palette_is_read() -> None:
+    """Pillow names such a frame grey and holds it as a palette image, which it cannot convert where one index is clear."""
+    greys = bytes(value for level in range(256) for value in (level, level, level))
+    other = b"\0\0\xc8" + greys[3:]
+    screen = b"GIF89a\2\0\2\0\x87\0\0" + other + b"!\xf9\4\1\0\0\xff\0"
+    frame = b",\0\0\0\0\2\0\2\0\x87" + greys + b"\x08\x07\0\x01\x04\x10 @\x80\x80\0;"
+    image = open_image(screen + frame)
+    assert (image.mode, image.size) == ("L", (2, 2))
+    spec = InputSpec(height=2, width=2)
+    assert np.array_equal(to_pixels(image, spec)[..., 0], np.asarray(image))
+
+
+def test_an_icon_is_not_taken_for_a_file_without_a_mark_of_its_own() -> None:
+    """Five entries and a picture of 16 pixels at their head make a TGA header of it, too."""
+    picture = _file(size=(16, 16))
+    head = b"\0\0\1\0\5\0"
+    entries = b"".join(
+        bytes((16, 16, 0, 0, 1, 0, 32, 0)) + len(picture).to_bytes(4, "little") + (86).to_bytes(4, "little")
+        for _ in range(5)
+    )
+    assert open_image(head + entries + picture).format == "ICO"
+
+
+def test_colours_that_contradict_each_other_are_an_image_error() -> None:
+    image = Image.new("L", (4, 4))
+    image.info["transparency"] = "nonsense"
+    with pytest.raises(ImageError, match="has colours that cannot be read"):
+        to_pixels(image, InputSpec(height=4, width=4))

@@ -20,7 +20,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from vitreous.config.decode import DecodeConfig
 from vitreous.config.input import InputSpec
-from vitreous.errors import ImageError, ImageFormatError, ImageTooLargeError, UnfitImageError
+from vitreous.errors import ImageError, ImageFormatError, ImageTooLargeError, TruncatedImageError, UnfitImageError
 from vitreous.inputs import Raster, count_frames, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, SERVER_FORMATS
 from vitreous.inputs.dicom import patient_pseudonym
@@ -208,6 +208,8 @@ def test_a_deflated_file_that_unfolds_without_end_is_refused() -> None:
     dataset.save_as(buffer)
     data = buffer.getvalue()
     assert open_image(data).size == (4, 4)
+    with pytest.raises(TruncatedImageError, match="before its compressed part does"):
+        open_image(data[:-20])
     start = 144 + int.from_bytes(data[140:144], "little")
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = data[:start] + packer.compress(bytes(2_000_000)) + packer.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,22 @@ def test_what_training_does_to_images_is_shown_for_every_class(
     assert all(f"<h3>{name}</h3>" in page for name in ("blue", "green", "red"))
     assert "http://" not in page and "https://" not in page
     assert ("eight symmetries" in found["augmentation"]) == (preset == "satellite")
+
+
+def test_parts_that_leak_are_said_with_every_number(make_images: Make, tiny: dict[str, Any], tmp_path: Path) -> None:
+    from vitreous.config.convert import from_dict
+    from vitreous.config.train import TrainConfig
+    from vitreous.workflows.compare import compare
+
+    data = tmp_path / "data"
+    make_images(data / "train", 8)
+    make_images(data / "test", 4, seed=1)
+    shutil.copy(data / "train" / "red" / "plain_02.png", data / "test" / "red" / "again.png")
+    config = from_dict(TrainConfig, {**tiny, "out": tmp_path / "runs"})
+    found = compare(data, ["vit_micro", "resnet_micro"], config)
+    run = found.runs[0]
+    said = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))["notes"]
+    said += found.to_dict()["notes"] + vitreous.load(run.path).evaluate(split="test")["notes"]
+    assert sum("leak" in note and "1 pair" in note for note in said) == 3
+    for page in ("report.html", "README.md"):
+        assert "1 pair" in (run.path / page).read_text(encoding="utf-8")

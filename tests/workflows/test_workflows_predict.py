@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import signal
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,34 @@ def test_prediction_looks_for_the_same_files_as_training(tmp_path: Path) -> None
         (tmp_path / f"a{ending.upper()}").touch()
     assert {Path(path).suffix.lower() for path in expand([str(tmp_path)])} == set(IMAGE_SUFFIXES)
     assert module.IMAGE_SUFFIXES is IMAGE_SUFFIXES
+    (tmp_path / "IM000001").write_bytes(bytes(128) + b"DICM")
+    assert str(tmp_path / "IM000001") in expand([str(tmp_path)])
+
+
+def test_what_a_bad_file_left_in_memory_is_not_kept(
+    predictor: Predictor, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error holds on to the frames it came through, and so to all that a decoder had unpacked."""
+    alive: weakref.WeakSet[ImageError] = weakref.WeakSet()
+    most = 0
+
+    def decode(self: Predictor, source: str, **options: Any) -> np.ndarray:
+        nonlocal most
+        most = max(most, len(alive))
+        if source.endswith("_00.png"):
+            return open_it(self, source, **options)
+        raise bad()
+
+    def bad() -> ImageError:
+        error = ImageError("is bad")
+        alive.add(error)
+        return error
+
+    open_it = Predictor.decode
+    monkeypatch.setattr(Predictor, "decode", decode)
+    found = predict(predictor, [str(pictures)])
+    assert (found.count, len(found.bad_files)) == (3, 9)
+    assert most <= 1
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def run(arguments: Sequence[str], console: Console) -> int:
     config = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
     found = compare(parsed.data, listed(parsed.models), config, console)
     verdicts = [f"{pair.a} against {pair.b}: {pair.verdict} (p = {pair.holm_p:.2g})" for pair in found.pairs]
+    notes = [f"! {note}" for note in found.notes()]
     console.result(
-        found.to_dict(), "\n".join(["", comparison_table(found.models), "", *verdicts, "", f"runs in {found.folder}"])
+        found.to_dict(),
+        "\n".join(["", comparison_table(found.models), "", *verdicts, *notes, "", f"runs in {found.folder}"]),
     )
     return 0

@@ -162,10 +162,21 @@ def _decode(image: Image.Image, max_pixels: int, target: InputSpec | int | None)
         turned = upright(image)
         if turned.mode == "LAB":  # which Pillow turns into RGB and nothing else
             turned = turned.convert("RGB")
+        elif turned.mode == "L" and turned.im.mode == "P":
+            turned = _as_grey(turned)
         turned.format = image.format
         return turned
     except Exception as error:
         raise _explained(error) from error
+
+
+def _as_grey(image: Image.Image) -> Image.Image:
+    """A GIF whose first frame has the levels of grey as a palette of its own: Pillow calls it grey and keeps a palette
+    image, which it then cannot convert. The indices are the greys.
+    """
+    grey = Image.frombytes("L", image.size, image.tobytes())
+    grey.info = image.info
+    return grey
 
 
 def _judge(image: Image.Image, max_pixels: int) -> None:

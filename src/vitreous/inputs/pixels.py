@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from vitreous.config.input import InputSpec
-from vitreous.errors import UnfitImageError
+from vitreous.errors import ImageError, UnfitImageError
 from vitreous.inputs.bands import flatten, is_deep, scaled_bands
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS, ImageSource, open_image
 from vitreous.inputs.raster import Raster
@@ -50,9 +50,14 @@ def to_pixels(image: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
         return _from_bands(image, spec)
     if is_deep(image.mode):
         return _from_sixteen_bits(image, spec)
-    image = flatten(image, spec.background)
     mode = "L" if spec.channels == 1 else "RGB"
-    image = image if image.mode == mode else image.convert(mode)  # converting to its own mode would copy it
+    try:
+        image = flatten(image, spec.background)
+        image = image if image.mode == mode else image.convert(mode)  # converting to its own mode would copy it
+    except (
+        Exception
+    ) as error:  # of a palette or transparency that contradicts the pixels, Pillow raises anything at all
+        raise ImageError(f"has colours that cannot be read ({type(error).__name__})") from error
     pixels = np.asarray(_resize(image, spec, fill=round(spec.background * 255)))
     if pixels.ndim == 2:
         pixels = pixels[..., None]

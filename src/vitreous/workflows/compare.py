@@ -25,6 +25,7 @@ from vitreous.runs.atomic import write_json
 from vitreous.runs.create import Claim, claim, default_place
 from vitreous.runs.folder import PREDICTIONS, RunFolder
 from vitreous.workflows.environment import processor, require, versions
+from vitreous.workflows.finish import leak_note
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.train import train
 
@@ -42,10 +43,16 @@ class Comparison:
     """name, run, accuracy {value, low, high}, parameters, macs, train_seconds, latency_ms (batch 1, eager, here)."""
     pairs: list[PairResult]
 
+    def notes(self) -> list[str]:
+        """What every one of the numbers has to say with it."""
+        leaks = int(self.runs[0].facts["data"].get("leaks", 0)) if self.runs else 0
+        return [leak_note(leaks)] if leaks else []
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "models": self.models,
             "pairs": [pair.to_dict() for pair in self.pairs],
+            "notes": self.notes(),
             "folder": str(self.folder),
             "processor": processor(),
             "versions": versions(),

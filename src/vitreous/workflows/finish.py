@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from vitreous.config.convert import to_dict
-from vitreous.data import PixelStore, Split
+from vitreous.data import PixelStore
 from vitreous.engines import Engine, Outputs
 from vitreous.engines.select import engine_for
 from vitreous.evaluation.abstention import Abstention, choose_threshold
@@ -103,7 +103,9 @@ def _measure(
         for name, part in (("val", val), ("test", test))
     }
     timing = _timing(path, state, began)
-    notes = [*leak_notes(setup.material.split), *(note for note in (temperature.note, abstention.note) if note)]
+    leaks = setup.material.split.leak_count
+    notes = [leak_note(leaks)] if leaks else []
+    notes += [note for note in (temperature.note, abstention.note) if note]
     notes += state.notes
     document = metrics_document(results, timing, notes)
     write_json(path / METRICS, document)
@@ -123,14 +125,12 @@ def _measure(
     return RunFolder.open(path)
 
 
-def leak_notes(split: Split) -> list[str]:
-    """What every number measured on a leaking part has to say with it."""
-    if not split.leak_count:
-        return []
-    return [
-        f"The parts were given and leak: {counted(split.leak_count, 'pair')} of images in different parts are the same, so numbers of "
+def leak_note(leaks: int) -> str:
+    """What every number measured on a part that leaks has to say with it. leaks: pairs of images."""
+    return (
+        f"The parts were given and leak: {counted(leaks, 'pair')} of images in different parts are the same, so numbers of "
         "the later part flatter."
-    ]
+    )
 
 
 def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter: Reporter) -> Scored:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.data.sources.folder import IMAGE_SUFFIXES
+from vitreous.data.sources.folder import IMAGE_SUFFIXES, is_bare_dicom
 from vitreous.errors import DataError, ImageError, StoppedError, UsageError
 from vitreous.inputs.decode import FILE_FORMATS
 from vitreous.runs import Prediction
@@ -111,10 +111,14 @@ def expand(inputs: Iterable[str]) -> list[str]:
 
 
 def _is_image(file: Path, root: Path) -> bool:
-    """By its name, and no hidden one, as in training. A file that is named itself is tried whatever its name."""
+    """As in training: by its name, or a DICOM file without a suffix, and no hidden one. A file that is named itself is
+    tried whatever its name.
+    """
     inside = file.relative_to(root).parts
-    hidden = any(name.startswith(".") or name == "__MACOSX" for name in inside)
-    return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+    if any(name.startswith(".") or name == "__MACOSX" for name in inside) or not file.is_file():
+        return False
+    suffix = file.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or is_bare_dicom(str(file), suffix)
 
 
 def _listed(table: Path) -> list[str]:

@@ -24,6 +24,8 @@ SECONDS = 30.0
 """For one image; 89 million pixels of PNG take about two."""
 MEMORY = 4 * 2**30
 """Bytes for one worker beyond what it takes at its start (kept to on Linux)."""
+MOST_TOGETHER = 64 * 2**20
+"""Encoded bytes handed to a worker at a time, which both sides hold in memory; a larger image goes alone."""
 _STRIKES = 2
 """Crashes on one image in a row that make it bad: a single one may have come from outside."""
 _WATCH_SECONDS = 0.1
@@ -124,9 +126,11 @@ class Crew:
                 self._check_open()
                 worker = worker or self._start()
                 before = len(answers)
-                self._ask(worker, items[before:], answers)
-                if len(answers) == len(items):
-                    break
+                together = items[before : before + _num_together(items[before:])]
+                self._ask(worker, together, answers)
+                if len(answers) == before + len(together):
+                    strikes = 0
+                    continue
                 strikes = strikes + 1 if len(answers) == before else 1
                 end, worker = self._dismiss(worker), None
                 self._check_open()
@@ -191,6 +195,16 @@ class Crew:
         if end == "SIGKILL":
             return "crashes the decoder (SIGKILL: the system may have run out of memory)"
         return f"crashes the decoder ({end or 'it ends without an answer'})"
+
+
+def _num_together(items: Sequence[Item]) -> int:
+    """How many of the first items go to a worker at once."""
+    size = 0
+    for number, item in enumerate(items):
+        size += 0 if isinstance(item.source, str) else len(item.source)
+        if number and size > MOST_TOGETHER:
+            return number
+    return len(items)
 
 
 def _read(reply: dict[str, Any], thumbnail: bytes, number: int) -> Answer | None:

@@ -17,7 +17,9 @@ MOST_HEADER = 2**24
 def send(stream: BinaryIO, header: dict[str, Any], payload: bytes = b"") -> None:
     """Write one message. Raises OSError where the other side has ended."""
     text = json.dumps(header).encode()
-    stream.write(_LENGTHS.pack(len(text), len(payload)) + text + payload)
+    stream.write(_LENGTHS.pack(len(text), len(payload)) + text)
+    if payload:  # which may be large, and is not copied
+        stream.write(payload)
     stream.flush()
 
 

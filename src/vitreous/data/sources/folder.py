@@ -125,7 +125,7 @@ def _walk(root: Path, exclude: set[str]) -> _Found:
                     yield from visit(entry.path, f"{prefix}{entry.name}/", (*above, real))
                 continue
             suffix = Path(entry.name).suffix.lower()
-            if hidden or not (suffix in IMAGE_SUFFIXES or _is_bare_dicom(entry.path, suffix)):
+            if hidden or not (suffix in IMAGE_SUFFIXES or is_bare_dicom(entry.path, suffix)):
                 if entry.name != GROUPS_FILE:
                     found.ignored[suffix or entry.name] += 1
                 continue
@@ -149,7 +149,7 @@ def _walk(root: Path, exclude: set[str]) -> _Found:
     return found
 
 
-def _is_bare_dicom(path: str, suffix: str) -> bool:
+def is_bare_dicom(path: str, suffix: str) -> bool:
     """Scanners name files "IM000001" or by a dotted number; "DICM" behind 128 bytes tells them from anything else.
 
     DICOMDIR is a table of contents, not an image.
