@@ -149,14 +149,12 @@ def test_a_gif_whose_first_frame_has_the_greys_as_its_own_palette_is_read() -> N
 
 
 def test_an_icon_is_not_taken_for_a_file_without_a_mark_of_its_own() -> None:
-    """Five entries and a picture of 16 pixels at their head make a TGA header of it, too."""
+    """With 32 bits and a picture of some 70,000 bytes in it, the head of an icon is one of a TGA, too."""
     picture = _file(size=(16, 16))
-    head = b"\0\0\1\0\5\0"
-    entries = b"".join(
-        bytes((16, 16, 0, 0, 1, 0, 32, 0)) + len(picture).to_bytes(4, "little") + (86).to_bytes(4, "little")
-        for _ in range(5)
-    )
-    assert open_image(head + entries + picture).format == "ICO"
+    size = 70_000
+    entry = bytes((16, 16, 0, 0, 1, 0, 32, 0)) + size.to_bytes(4, "little") + (22).to_bytes(4, "little")
+    icon = open_image(b"\0\0\1\0\1\0" + entry + picture + bytes(size - len(picture)))
+    assert (icon.format, icon.size) == ("ICO", (16, 16))
 
 
 def test_colours_that_contradict_each_other_are_an_image_error() -> None:

@@ -235,11 +235,12 @@ def fit_value_range(material: Material, config: TrainConfig, reporter: Reporter)
     values = [
         band_values(open_image(material.source.open(int(row)), decode=config.decode)).astype(np.float64) for row in rows
     ]
-    widths = {entry.shape[1] for entry in values}
-    if len(widths) > 1:
+    example = {entry.shape[1]: material.source.samples[row].path for entry, row in zip(values, rows, strict=True)}
+    if len(example) > 1:
+        named = ", ".join(f"{count} in {path}" for count, path in sorted(example.items()))
         raise DataError(
-            f"The images have different numbers of bands: {', '.join(map(str, sorted(widths)))}.",
-            "Choose those that all have, such as --decode.bands 1 2 3.",
+            f"The images have different numbers of bands: {named}.",
+            "Choose a band that all have, such as --decode.bands 1, or leave the others out (--fixes).",
         )
     every = np.concatenate(values)
     low, high = np.percentile(every, (0.05, 99.95), axis=0)

@@ -12,7 +12,7 @@ from typing import Any
 THUMBNAIL = 32
 """Side in pixels of the stored thumbnail: the whole image squashed to a square, RGB, one byte a sample."""
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a field is added or computed otherwise, so that no cache offers an older meaning."""
 
 
