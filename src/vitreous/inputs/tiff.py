@@ -126,7 +126,7 @@ def _read_with_rasterio(data: bytes, page: Page) -> np.ndarray | None:
     if not page.georeferenced or page.number:
         return None
     try:
-        import rasterio
+        import rasterio  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     with rasterio.MemoryFile(data) as memory, memory.open(driver="GTiff") as opened:
