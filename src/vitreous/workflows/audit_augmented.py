@@ -42,10 +42,11 @@ def show_augmented(data: str | Path, config: AuditConfig, reporter: Reporter | N
         max_bad=1.0,
     )
     material = gather(data, settings, reporter)
-    resolved = resolve(settings, facts_of(material, settings))
+    facts = facts_of(material, settings)
+    resolved = resolve(settings, facts)
     reason = next((line for line in resolved.reasons if line.startswith("preset")), f"preset {resolved.preset}")
     reporter.say(reason)
-    spec = first_spec(resolved, facts_of(material, settings), None, fit_value_range(material, settings, reporter))
+    spec = first_spec(resolved, facts, None, fit_value_range(material, settings, reporter))
     rows = _some_of_each(material)
     crop_area = resolved.config.augment.crop_area or 1.0
     threads = config.threads or available_cores()

@@ -15,8 +15,6 @@ from vitreous.data.splitting.leaks import Leak
 from vitreous.evaluation.words import counted
 from vitreous.workflows.summary import aligned
 
-PIXELS = "identical pixels"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DoubtfulLabel:
