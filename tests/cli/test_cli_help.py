@@ -86,7 +86,7 @@ def test_a_misspelt_verb_names_the_nearest(call: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("train", "x", "--modl", "vit_tiny"), "Unknown flag --modl. Did you mean --model?"),
+        (("train", "x", "--modell", "vit_tiny"), "Unknown flag --modell. Did you mean --model or --method?"),
         (("train", "x", "--lr", "0.1"), "Unknown flag --lr. Did you mean --optim.lr?"),
         (("train", "x", "--optim.learning-rat", "1"), "Unknown flag --optim.learning-rat."),
         (("train", "x", "--batch_sise=3"), "Did you mean --batch-size"),

@@ -57,7 +57,7 @@ def test_absent_keys_take_their_defaults() -> None:
     ("values", "named", "offered"),
     [
         ({"epoch": 3}, "'epoch'", "'epochs'"),
-        ({"optim": {"learning_rate": 1e-3}}, "'optim.learning_rate'", "Known: "),
+        ({"optim": {"zzz": 0.9}}, "'optim.zzz'", "Known: "),
         ({"optim": {"warm_up": 0.1}}, "'optim.warm_up'", "'optim.warmup'"),
         ({"augment": {"mix_up": 0.1}}, "'augment.mix_up'", "'augment.mixup'"),
         ({"lr": 1e-3}, "'lr'", ""),

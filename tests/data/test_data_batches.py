@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vitreous.config.input import InputSpec
-from vitreous.config.train import AugmentConfig, Balance
+from vitreous.config.train import AugmentConfig, Balance, LossConfig
 from vitreous.data import PixelStore, load_source
 from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches, eval_batches
@@ -173,7 +173,7 @@ def test_weights_make_the_loss_exactly_a_weighted_one(store: PixelStore, balance
     """By hand: each image's loss times its weight over the mean weight; of a mixture, the mixture of both losses."""
     settings: dict[str, Any] = {"mix_until_step": 100 if mixing else 0}
     weighted, plain = _batches(store, weights=WEIGHTS, **settings), _batches(store, **settings)
-    loss = make_loss(balance, torch.tensor([3, 7]))
+    loss = make_loss(LossConfig(name="cross-entropy"), balance, torch.tensor([3, 7]))
     relative = torch.from_numpy(WEIGHTS / WEIGHTS.mean()).float()
     logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     for step in range(5):

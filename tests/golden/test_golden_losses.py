@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vitreous.config.input import InputSpec
-from vitreous.config.train import OptimConfig
+from vitreous.config.train import LossConfig, OptimConfig
 from vitreous.data import PixelStore
 from vitreous.data.augmentation.augment import Augment
 from vitreous.data.batches import TrainBatches, eval_batches
@@ -27,7 +27,8 @@ from vitreous.training.checkpoint import TrainState
 from vitreous.training.ema import Ema
 from vitreous.training.loop import FitSettings, fit
 from vitreous.training.losses import cross_entropy, make_loss
-from vitreous.training.optim import adamw
+from vitreous.training.objective import classify
+from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import gradient_scaler
 from vitreous.training.signals import StopFlag
 
@@ -62,7 +63,7 @@ def losses() -> list[tuple[str, float]]:
     state = TrainState(
         model=model,
         ema=Ema(model, 0.9),
-        optimizer=adamw(model, OPTIM),
+        optimizer=make_optimizer(model, OPTIM),
         scaler=gradient_scaler("fp32", "cpu"),
     )
     rows: list[tuple[str, float]] = []
@@ -87,7 +88,9 @@ def losses() -> list[tuple[str, float]]:
                 validate_every=STEPS,
                 log_every=1,
             ),
-            loss=make_loss("logit-adjust", torch.from_numpy(np.bincount(labels))),
+            objective=classify(
+                make_loss(LossConfig(name="cross-entropy"), "logit-adjust", torch.from_numpy(np.bincount(labels)))
+            ),
             evaluate=lambda _: {"val_score": 0.0},
             record=lambda row: rows.append((f"step {row['step']}", row["loss"])),
             stop=StopFlag(),

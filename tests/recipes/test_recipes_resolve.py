@@ -103,6 +103,14 @@ OPTIM = OptimConfig(
     accumulation=3,
     ema_decay=0.0,
     label_smoothing=0.0,
+    name="lamb",
+    schedule="wsd",
+    cooldown=0.0,
+    layer_decay=0.5,
+    sam=0.0,
+    patience=1,
+    soup=2,
+    on_nan="skip",
 )
 NET = NetConfig(
     patch_size=7,

@@ -23,7 +23,7 @@ from vitreous.training.checkpoint import TrainState
 from vitreous.training.ema import Ema
 from vitreous.training.loop import FitSettings
 from vitreous.training.losses import cross_entropy
-from vitreous.training.optim import adamw
+from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import gradient_scaler
 
 torch.set_num_threads(1)
@@ -71,7 +71,7 @@ class Problem:
         return TrainState(
             model=model,
             ema=Ema(model, optim.ema_decay or 0.0),
-            optimizer=adamw(model, optim),
+            optimizer=make_optimizer(model, optim),
             scaler=gradient_scaler(precision, "cpu"),
         )
 

@@ -19,7 +19,8 @@ from vitreous.training.checkpoint import KEEP, TrainState, restore_newest, save_
 from vitreous.training.ema import Ema
 from vitreous.training.loop import fit
 from vitreous.training.losses import cross_entropy
-from vitreous.training.optim import adamw
+from vitreous.training.objective import classify
+from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import gradient_scaler
 from vitreous.training.signals import StopFlag
 
@@ -33,7 +34,7 @@ def trained(problem: Any, folder: Path, steps: int) -> TrainState:
         state,
         problem.batches(steps),
         problem.settings(steps),
-        loss=cross_entropy,
+        objective=classify(cross_entropy),
         evaluate=problem.evaluate,
         record=lambda row: None,
         stop=StopFlag(),
@@ -81,7 +82,7 @@ def test_the_state_of_a_network_with_running_statistics_is_restored(tmp_path: Pa
             TrainState(
                 model=model,
                 ema=Ema(model, 0.9),
-                optimizer=adamw(model, problem.settings(1).optim),
+                optimizer=make_optimizer(model, problem.settings(1).optim),
                 scaler=gradient_scaler("fp32", "cpu"),
             )
         )

@@ -21,6 +21,7 @@ from vitreous.training.checkpoint import BEST, TrainState, restore_newest, save_
 from vitreous.training.ema import Ema
 from vitreous.training.loop import FitSettings, fit
 from vitreous.training.losses import cross_entropy
+from vitreous.training.objective import classify
 from vitreous.training.precision import gradient_scaler
 from vitreous.training.signals import StopFlag
 
@@ -56,7 +57,7 @@ def run(
         state,
         problem.batches(steps, accumulation=accumulation, seed=seed),
         settings,
-        loss=cross_entropy,
+        objective=classify(cross_entropy),
         evaluate=problem.evaluate,
         record=record,
         stop=stop,
@@ -118,7 +119,7 @@ def one_step(tmp_path: Path, batch_size: int, clip_norm: float = 0.0, scale: flo
         state,
         Fixed(images, targets, batch_size),
         settings,
-        loss=lambda logits, wanted: scale * cross_entropy(logits, wanted),
+        objective=classify(lambda logits, wanted: scale * cross_entropy(logits, wanted)),
         evaluate=lambda _: {"val_score": 0.0},
         record=rows.append,
         stop=StopFlag(),
@@ -282,7 +283,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_names_the_step(
             state,
             problem.batches(STEPS),
             problem.settings(STEPS, log_every=100 if stopping else 1),
-            loss=loss,
+            objective=classify(loss),
             evaluate=problem.evaluate,
             record=lambda row: None,
             stop=stop,
@@ -363,7 +364,7 @@ def test_bf16_training_follows_fp32(problem: Any, tmp_path: Path) -> None:
 def test_measuring_a_step_leaves_training_untouched(problem: Any, everything: Everything) -> None:
     state = problem.state()
     before, surroundings = everything(state), _surroundings()
-    seconds = seconds_per_step(state, problem.batches(1), problem.settings(1), cross_entropy, limit=0.0)
+    seconds = seconds_per_step(state, problem.batches(1), problem.settings(1), classify(cross_entropy), limit=0.0)
     assert seconds > 0
     assert_same(everything(state), before)
     assert state.step == 0

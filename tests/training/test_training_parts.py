@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitreous.config.train import OptimConfig
+from vitreous.config.train import LossConfig, OptimConfig
 from vitreous.models import VisionTransformer, architecture, build
 from vitreous.training import precision as precision_module
 from vitreous.training.ema import Ema
 from vitreous.training.losses import cross_entropy, make_loss
-from vitreous.training.optim import adamw, learning_rate, parameter_groups
+from vitreous.training.optim import learning_rate, make_optimizer, parameter_groups
 from vitreous.training.precision import autocast, choose_precision, gradient_scaler
 from vitreous.training.signals import StopFlag, stop_on_signal
 
@@ -71,7 +71,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
 def test_decay_shrinks_matrices_and_leaves_the_rest() -> None:
     torch.manual_seed(0)
     model = VisionTransformer(image_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=2, num_classes=3)
-    optimizer = adamw(model, OPTIM)
+    optimizer = make_optimizer(model, OPTIM)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -88,7 +88,7 @@ def test_decay_shrinks_matrices_and_leaves_the_rest() -> None:
 
 
 def test_adamw_is_torchs_with_the_settings_given() -> None:
-    optimizer = adamw(nn.Linear(2, 2), OPTIM)
+    optimizer = make_optimizer(nn.Linear(2, 2), OPTIM)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.98)}
     assert {group["lr"] for group in optimizer.param_groups} == {1.0}
@@ -173,7 +173,9 @@ def test_cross_entropy_is_torchs(smoothing: float) -> None:
     targets = F.one_hot(labels, 5).float() * (1 - smoothing) + smoothing / 5
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     torch.testing.assert_close(cross_entropy(logits, targets), expected)
-    torch.testing.assert_close(make_loss("none", torch.tensor([1, 9, 1, 1, 1]))(logits, targets), expected)
+    torch.testing.assert_close(
+        make_loss(LossConfig(name="cross-entropy"), "none", torch.tensor([1, 9, 1, 1, 1]))(logits, targets), expected
+    )
 
 
 def test_cross_entropy_of_half_precision_logits_is_computed_in_fp32() -> None:
@@ -183,7 +185,7 @@ def test_cross_entropy_of_half_precision_logits_is_computed_in_fp32() -> None:
 
 def test_adjusted_logits_on_a_toy() -> None:
     # Three images of class 0 to one of class 1: an undecided model pays log 4 for the rare class, log 4/3 for the other.
-    loss = make_loss("logit-adjust", torch.tensor([3, 1]))
+    loss = make_loss(LossConfig(name="cross-entropy"), "logit-adjust", torch.tensor([3, 1]))
     undecided = torch.zeros(1, 2)
     assert float(loss(undecided, torch.tensor([[0.0, 1.0]]))) == pytest.approx(math.log(4))
     assert float(loss(undecided, torch.tensor([[1.0, 0.0]]))) == pytest.approx(math.log(4 / 3))
@@ -199,8 +201,10 @@ def test_class_weights_on_a_toy() -> None:
     counts, labels = torch.tensor([3, 1]), torch.tensor([0, 0, 0, 1])
     logits = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.5, 0.5], [0.0, 1.0]])
     expected = F.cross_entropy(logits, labels, weight=torch.tensor([2 / 3, 2.0]), reduction="sum") / 4
-    torch.testing.assert_close(make_loss("weights", counts)(logits, torch.eye(2)[labels]), expected)
-    undecided = make_loss("weights", counts)(torch.zeros(4, 2), torch.eye(2)[labels])
+    torch.testing.assert_close(
+        make_loss(LossConfig(name="cross-entropy"), "weights", counts)(logits, torch.eye(2)[labels]), expected
+    )
+    undecided = make_loss(LossConfig(name="cross-entropy"), "weights", counts)(torch.zeros(4, 2), torch.eye(2)[labels])
     assert float(undecided) == pytest.approx(math.log(2))
 
 
@@ -210,13 +214,15 @@ def test_equal_classes_make_all_losses_equal_in_their_gradient(balance: Any) -> 
     logits = torch.randn(6, 3, requires_grad=True)
     targets = torch.softmax(torch.randn(6, 3), 1)
     (expected,) = torch.autograd.grad(cross_entropy(logits, targets), logits)
-    (found,) = torch.autograd.grad(make_loss(balance, torch.tensor([7, 7, 7]))(logits, targets), logits)
+    (found,) = torch.autograd.grad(
+        make_loss(LossConfig(name="cross-entropy"), balance, torch.tensor([7, 7, 7]))(logits, targets), logits
+    )
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("balance", ["weights", "logit-adjust"])
 def test_a_class_without_images_breaks_no_loss(balance: Any) -> None:
-    loss = make_loss(balance, torch.tensor([5, 0]))(torch.zeros(2, 2), torch.eye(2))
+    loss = make_loss(LossConfig(name="cross-entropy"), balance, torch.tensor([5, 0]))(torch.zeros(2, 2), torch.eye(2))
     assert math.isfinite(float(loss))
 
 

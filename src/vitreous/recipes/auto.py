@@ -14,10 +14,20 @@ from typing import Any, TypeVar
 
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import Resize
-from vitreous.config.train import AugmentConfig, NetConfig, OptimConfig, Preset, TrainConfig
+from vitreous.config.train import (
+    AugmentConfig,
+    DistillConfig,
+    LoraConfig,
+    LossConfig,
+    NetConfig,
+    OptimConfig,
+    Preset,
+    PretrainConfig,
+    TrainConfig,
+)
 from vitreous.recipes.presets import AUGMENTATION, FEW, GENTLE, GLYPHS, guess_preset
 
-T = TypeVar("T", OptimConfig, NetConfig, AugmentConfig)
+T = TypeVar("T", OptimConfig, NetConfig, AugmentConfig, LossConfig, LoraConfig, DistillConfig, PretrainConfig)
 
 # Multiply-accumulates a CPU core does in a second of training a compact model, forward and backward together; an order
 # of magnitude for choosing a model that fits a budget. How long a step really takes is measured later.
@@ -73,6 +83,8 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         config,
         model=model,
         preset=preset,
+        method="full" if config.method == "auto" else config.method,
+        devices=config.devices or 1,
         image_size=image_size,
         epochs=epochs,
         batch_size=batch_size,
@@ -80,6 +92,10 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         optim=_fill(config.optim, _optim(model, batch_size)),
         net=_fill(config.net, _net(model)),
         augment=_fill(config.augment, _augment(preset, facts)),
+        loss=_fill(config.loss, LOSS),
+        lora=_fill(config.lora, LORA),
+        distill=_fill(config.distill, DISTILL),
+        pretrain=_fill(config.pretrain, PRETRAIN),
     )
     resize = resize_for(preset)
     reasons.append(
@@ -166,7 +182,21 @@ def _optim(model: str, batch_size: int) -> OptimConfig:
         accumulation=1,
         ema_decay=None,
         label_smoothing=0.1,
+        name="adamw",
+        schedule="cosine",
+        cooldown=0.2,
+        layer_decay=1.0,
+        sam=0.0,
+        patience=0,
+        soup=0,
+        on_nan="stop",
     )
+
+
+LOSS = LossConfig(name="cross-entropy", focal_gamma=2.0, gamma_positive=0.0, gamma_negative=4.0, margin=0.05)
+LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0)
+DISTILL = DistillConfig(teacher=None, kind="soft", weight=0.5, temperature=2.0)
+PRETRAIN = PretrainConfig(mask_ratio=0.75, decoder_dim=128, decoder_depth=2, normalise_pixels=True)
 
 
 def _net(model: str) -> NetConfig:

@@ -19,6 +19,7 @@ _NOTHING = AugmentConfig(
     crop_area=1.0,
     rand_augment_ops=0,
     rand_augment_magnitude=0,
+    three_augment=False,
     brightness=0.0,
     contrast=0.0,
     gamma=0.0,
@@ -29,6 +30,9 @@ _NOTHING = AugmentConfig(
     cutmix=0.0,
     mix_probability=0.0,
     mix_until=0.8,
+    repeats=1,
+    start_size=1.0,
+    full_size_from=0.0,
 )
 
 

@@ -11,10 +11,12 @@ import torch
 from vitreous.engines.cpu import fast_matmul
 from vitreous.training.checkpoint import TrainState
 from vitreous.training.loop import Batches, FitSettings, backward, update
-from vitreous.training.losses import Loss
+from vitreous.training.objective import Objective
 
 
-def seconds_per_step(state: TrainState, batches: Batches, settings: FitSettings, loss: Loss, *, limit: float) -> float:
+def seconds_per_step(
+    state: TrainState, batches: Batches, settings: FitSettings, objective: Objective, *, limit: float
+) -> float:
     """Median time of one optimiser step, measured on a copy so that training itself starts untouched.
 
     limit: seconds the measurement may take; at least three steps are timed after two that warm up.
@@ -31,7 +33,7 @@ def seconds_per_step(state: TrainState, batches: Batches, settings: FitSettings,
                 begin = time.monotonic()
                 for _ in range(accumulation):
                     _, images, targets = next(supply)
-                    backward(trial, images, targets, settings, loss)
+                    backward(trial, images, targets, settings, objective)
                 update(trial, 0.0, settings.optim.clip_norm or 0.0)
                 if settings.device == "cuda":
                     torch.cuda.synchronize()

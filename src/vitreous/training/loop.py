@@ -18,7 +18,7 @@ from vitreous.config.train import OptimConfig, Precision
 from vitreous.engines.cpu import fast_matmul
 from vitreous.errors import StoppedError, VitreousError
 from vitreous.training.checkpoint import BEST, TrainState, save_checkpoint, save_weights
-from vitreous.training.losses import Loss
+from vitreous.training.objective import Objective
 from vitreous.training.optim import learning_rate
 from vitreous.training.precision import autocast
 from vitreous.training.signals import StopFlag
@@ -54,7 +54,7 @@ def fit(
     batches: Batches,
     settings: FitSettings,
     *,
-    loss: Loss,
+    objective: Objective,
     evaluate: Callable[[nn.Module], dict[str, float]],
     record: Callable[[dict[str, Any]], None],
     stop: StopFlag,
@@ -81,7 +81,7 @@ def fit(
             total = torch.zeros((), device=settings.device)
             for _ in range(accumulation):
                 _, images, targets = next(supply)
-                total += backward(state, images, targets, settings, loss)
+                total += backward(state, images, targets, settings, objective)
             update(state, rate, optim.clip_norm or 0.0)
             state.step += 1
             state.seconds = spent + time.monotonic() - started
@@ -121,12 +121,11 @@ def fit(
                 break
 
 
-def backward(state: TrainState, images: Tensor, targets: Tensor, settings: FitSettings, loss: Loss) -> Tensor:
+def backward(state: TrainState, images: Tensor, targets: Tensor, settings: FitSettings, objective: Objective) -> Tensor:
     """Forward and backward pass of one batch; its share of the step's loss, detached. Gradients add up until `update`."""
     images, targets = images.to(settings.device), targets.to(settings.device)
     with autocast(settings.precision, settings.device):
-        logits = state.model(images)
-    part = loss(logits, targets) / (settings.optim.accumulation or 1)
+        part = objective(state.model, images, targets) / (settings.optim.accumulation or 1)
     state.scaler.scale(part).backward()
     return part.detach()
 

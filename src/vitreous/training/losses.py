@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vitreous.config.train import Balance
+from vitreous.config.train import Balance, LossConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (b, k), targets (b, k), each row a distribution times the weight of its image) -> scalar."""
@@ -18,7 +18,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
 
 
-def make_loss(balance: Balance, class_counts: Tensor) -> Loss:
+def make_loss(config: LossConfig, balance: Balance, class_counts: Tensor) -> Loss:
     """The training loss for one of three answers to unequal classes.
 
     none: plain cross-entropy. weights: each class weighs in inversely to its count, mean weight 1 over the images.

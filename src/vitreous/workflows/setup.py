@@ -22,8 +22,9 @@ from vitreous.training.budget import seconds_per_step
 from vitreous.training.checkpoint import TrainState
 from vitreous.training.ema import Ema
 from vitreous.training.loop import FitSettings
-from vitreous.training.losses import Loss, make_loss
-from vitreous.training.optim import adamw
+from vitreous.training.losses import make_loss
+from vitreous.training.objective import Objective, classify
+from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import gradient_scaler
 from vitreous.workflows.initial import Start
 from vitreous.workflows.prepare import Material
@@ -63,9 +64,9 @@ class Setup:
         return len(self.train) / (self.batch_size * (self.config.optim.accumulation or 1))
 
     @property
-    def loss(self) -> Loss:
+    def objective(self) -> Objective:
         assert self.config.balance != "auto"
-        return make_loss(self.config.balance, torch.tensor(self.facts.train_counts))
+        return classify(make_loss(self.config.loss, self.config.balance, torch.tensor(self.facts.train_counts)))
 
     def labels(self, store: PixelStore) -> np.ndarray:
         return self.material.labels[store.indices]
@@ -76,7 +77,7 @@ class Setup:
         return TrainState(
             model=model,
             ema=Ema(model, self.config.optim.ema_decay or 0.0),
-            optimizer=adamw(model, self.config.optim),
+            optimizer=make_optimizer(model, self.config.optim),
             scaler=gradient_scaler(self.config.precision, self.device),
         )
 
@@ -179,7 +180,7 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
         setup, config=replace(config, time=None, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0))
     )
     limit = min(3.0, 0.02 * seconds)
-    step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.loss, limit=limit)
+    step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.objective, limit=limit)
     # A forward pass in fp32 costs about as much as a third to a half of a training step.
     image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
     after = len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)

@@ -176,7 +176,7 @@ def _cpu_products(precision: str) -> str:
 
 def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget: Budget | None) -> Setup:
     """Train to the end. Under a budget, the steps after the warm-up are planned at the pace of the warm-up."""
-    history, loss = path / HISTORY, setup.loss
+    history, objective = path / HISTORY, setup.objective
     assert setup.config.precision != "auto"
     evaluate = validator(setup.val, setup.labels(setup.val), setup.config.precision, setup.device)
     with reporter.task("training", "steps") as progress, stop_on_signal() as stop:
@@ -193,7 +193,7 @@ def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget
                 state,
                 setup.batches(),
                 settings,
-                loss=loss,
+                objective=objective,
                 evaluate=evaluate,
                 record=record,
                 stop=stop,
