@@ -57,7 +57,7 @@ def test_absent_keys_take_their_defaults() -> None:
     ("values", "named", "offered"),
     [
         ({"epoch": 3}, "'epoch'", "'epochs'"),
-        ({"optim": {"zzz": 0.9}}, "'optim.zzz'", "Known: "),
+        ({"decode": {"zzzzzzz": 0.9}}, "'decode.zzzzzzz'", "Known: "),
         ({"optim": {"warm_up": 0.1}}, "'optim.warm_up'", "'optim.warmup'"),
         ({"augment": {"mix_up": 0.1}}, "'augment.mix_up'", "'augment.mixup'"),
         ({"lr": 1e-3}, "'lr'", ""),

@@ -39,6 +39,10 @@ OFF = AugmentConfig(
     cutmix=0.0,
     mix_probability=0.0,
     mix_until=1.0,
+    three_augment=False,
+    repeats=1,
+    start_size=1.0,
+    full_size_from=0.0,
 )
 ALL = AugmentConfig(
     horizontal_flip=True,
@@ -61,6 +65,10 @@ ALL = AugmentConfig(
     cutmix=1.0,
     mix_probability=1.0,
     mix_until=1.0,
+    three_augment=False,
+    repeats=1,
+    start_size=1.0,
+    full_size_from=0.0,
 )
 RGB = InputSpec(height=16, width=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 RAW = InputSpec(height=16, width=16, mean=(0.0,), std=(1.0,), channels=1)

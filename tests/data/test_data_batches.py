@@ -44,6 +44,10 @@ CONFIG = AugmentConfig(
     cutmix=0.0,
     mix_probability=1.0,
     mix_until=0.5,
+    three_augment=False,
+    repeats=1,
+    start_size=1.0,
+    full_size_from=0.0,
 )
 
 
