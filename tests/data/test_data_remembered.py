@@ -58,3 +58,15 @@ def test_what_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
     os.utime(old, (time.time() - KEPT - 9, time.time() - KEPT - 9))
     similar_or_remembered(["a", "b", "d"], Search(), tmp_path)
     assert not old.exists() and len(list((tmp_path / "similar").iterdir())) == 1
+
+
+def test_a_full_search_answers_a_quick_one_and_not_the_other_way(tmp_path: Path) -> None:
+    search, digests = Search(), ["a", "b", "c"]
+    similar_or_remembered(digests, search, tmp_path, quick=True)
+    similar_or_remembered(digests, search, tmp_path, quick=True)
+    assert search.made == 1
+    similar_or_remembered(digests, search, tmp_path)
+    assert search.made == 2
+    (tmp_path / "similar").joinpath(next(f.name for f in (tmp_path / "similar").glob("*-quick.json"))).unlink()
+    similar_or_remembered(digests, search, tmp_path, quick=True)
+    assert search.made == 2

@@ -239,3 +239,13 @@ def test_exposures_of_a_tile_stay_together(shared_data: Callable[[str], Path]) -
     assert len(whole) >= 0.9 * len(groups)
     spread = Counter(number for numbers in clusters.values() for number in numbers)
     assert max(spread.values()) <= 2  # one tile came back to the camera and is listed as another group
+
+
+def test_a_quick_search_finds_what_is_upright_or_mirrored_and_not_what_is_turned() -> None:
+    images = _photographs()
+    images += [UPRIGHT["half the size"](images[0]), *(TURNED[how](images[3]) for how in list(TURNED)[:3])]
+    pairs = {(pair.first, pair.second): pair.how for pair in _find(images, quick=True).pairs}
+    assert pairs.pop((0, 16)) == SYMMETRIES[0].name
+    assert pairs.pop((3, 17)) == "mirrored left to right"
+    # Both are in the set turned over, so that they mirror each other left to right.
+    assert pairs == {(18, 19): "mirrored left to right"}

@@ -15,7 +15,7 @@ from vitreous.data import Scan, load_source
 from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
 from vitreous.data.examination.remembered import similar_or_remembered
-from vitreous.data.examination.similar import Similar, find_similar
+from vitreous.data.examination.similar import Similar, find_similar, search_seconds
 from vitreous.data.sources.source import Listing, check_trainable
 from vitreous.data.splitting.bursts import group_by_camera
 from vitreous.data.splitting.links import connected, link_keys
@@ -26,6 +26,9 @@ from vitreous.workflows.reporter import Reporter
 
 NEEDED_FOR_SIMILAR = 256
 """Pixels of the longer side at which two pictures are compared when their thumbnails agree."""
+
+SEARCH_SHARE = 0.05
+"""Of a time budget that the full search for look-alikes may take."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,28 @@ def inspect(
     max_bad: float | None = None,
     several_labels: bool = True,
     embed: Callable[[Listing], np.ndarray] | None = None,
+    budget: float | None = None,
+    labelled: bool = True,
 ) -> Inspection:
     """List, look at and compare every image. Raises DataError for data that cannot be listed; bad files are counted.
 
     max_bad: largest share of bad files; also refuse what is too little to train on. None to put up with anything.
     several_labels: whether images may have several; refused before any is looked at otherwise.
+    budget: seconds of the command; where the full search for look-alikes would take more than a small share of them, a
+    quick one is made. Decided by the number of images, not by a clock, so that the split repeats.
     embed: makes features (n, d) of the readable images, which find look-alikes that pixels do not show.
+    labelled: when False, a folder of images without class folders will do.
     """
     decode, threads = decode or DecodeConfig(), threads or available_cores()
     listed = load_source(
-        data, group=group, val=val, test=test, ignore_classes=ignore_classes, trainable=trainable, offline=offline
+        data,
+        group=group,
+        val=val,
+        test=test,
+        ignore_classes=ignore_classes,
+        trainable=trainable,
+        offline=offline,
+        labelled=labelled,
     )
     if fixes is not None:
         listed = apply_fixes(listed, read_fixes(fixes))
@@ -109,7 +124,7 @@ def inspect(
         raise DataError(f"None of the {len(scan.bad):,} images in {listed.name!r} can be used: {first}.")
     source, private = _grouped(listed.select(scan.good), scan, group, reporter)
     embeddings = embed(source) if embed is not None else None
-    similar = _compare(source, scan, decode, threads, reporter, embeddings, cache)
+    similar = _compare(source, scan, decode, threads, reporter, embeddings, cache, budget)
     return Inspection(listed, source, scan, similar, private, decode, embeddings)
 
 
@@ -162,11 +177,20 @@ def _compare(
     reporter: Reporter,
     embeddings: np.ndarray | None,
     cache: bool,
+    budget: float | None,
 ) -> Similar:
+    expected = search_seconds(len(source.samples), threads)
+    quick = budget is not None and expected > SEARCH_SHARE * budget
+
     def load(index: int) -> Image.Image:
         return as_picture(open_image(source.open(index), target=NEEDED_FOR_SIMILAR, decode=decode))
 
     def search() -> Similar:
+        if quick:
+            reporter.say(
+                f"look-alikes are looked for upright and mirrored only: in full it would take about {expected:.0f} s of "
+                f"{budget:.0f} (`vitreous audit` does, and it is remembered)"
+            )
         with reporter.task("looking for near-duplicates", "steps") as progress:
             return find_similar(
                 scan.thumbnails,
@@ -175,6 +199,7 @@ def _compare(
                 threads=threads,
                 progress=progress.update,
                 extra_embeddings=embeddings,
+                quick=quick,
             )
 
-    return search() if embeddings is not None else similar_or_remembered(scan.hashes, search, cache)
+    return search() if embeddings is not None else similar_or_remembered(scan.hashes, search, cache, quick=quick)

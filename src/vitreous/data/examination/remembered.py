@@ -26,20 +26,24 @@ _VERSION = 1
 """To be raised with any change of what `find_similar` answers."""
 
 
-def similar_or_remembered(digests: Sequence[str], search: Callable[[], Similar], cache: bool | Path | None) -> Similar:
+def similar_or_remembered(
+    digests: Sequence[str], search: Callable[[], Similar], cache: bool | Path | None, *, quick: bool = False
+) -> Similar:
     """What `search` finds, or found for images with these pixels before.
 
     digests: sha256 of the pixels of each image, in order. cache: True for the user's cache folder, or a folder; None or
-    False to search.
+    False to search. quick: that the search is a quick one, which what a full one found answers too, never the other way.
     """
-    file = _file(digests, cache)
+    file = _file(digests, cache, quick)
     if file is None:
         return search()
-    known = _read(file, len(digests))
-    if known is not None:
-        with contextlib.suppress(OSError):
-            file.touch()
-        return known
+    full = _file(digests, cache, False)
+    for known_file in dict.fromkeys((full, file)):
+        known = _read(known_file, len(digests)) if known_file is not None else None
+        if known_file is not None and known is not None:
+            with contextlib.suppress(OSError):
+                known_file.touch()
+            return known
     found = search()
     with contextlib.suppress(RunError, OSError):
         write_text(file, json.dumps(asdict(found), separators=(",", ":")))
@@ -47,7 +51,7 @@ def similar_or_remembered(digests: Sequence[str], search: Callable[[], Similar],
     return found
 
 
-def _file(digests: Sequence[str], cache: bool | Path | None) -> Path | None:
+def _file(digests: Sequence[str], cache: bool | Path | None, quick: bool) -> Path | None:
     if cache is None or cache is False:
         return None
     try:
@@ -57,7 +61,7 @@ def _file(digests: Sequence[str], cache: bool | Path | None) -> Path | None:
     key = hashlib.sha256(f"{_VERSION} {__version__}\n".encode())
     for digest in digests:
         key.update(digest.encode())
-    return folder / "similar" / f"{key.hexdigest()[:32]}.json"
+    return folder / "similar" / f"{key.hexdigest()[:32]}{'-quick' if quick else ''}.json"
 
 
 def _read(file: Path, count: int) -> Similar | None:

@@ -114,6 +114,11 @@ class _Compared:
         return Pair(int(indices[self.first]), int(indices[self.second]), how, similarity)
 
 
+def search_seconds(count: int, threads: int) -> float:
+    """About how long `find_similar` takes for so many images, not quick: an order of magnitude, from 60,000 of them."""
+    return 2 * (1e-3 * count + 1.2e-8 * count**2) / max(1, threads)
+
+
 def find_similar(
     thumbnails: NDArray[np.uint8],
     digests: Sequence[str],
@@ -122,6 +127,7 @@ def find_similar(
     threads: int,
     progress: Progress | None = None,
     extra_embeddings: NDArray | None = None,
+    quick: bool = False,
 ) -> Similar:
     """Find copies and groups of images.
 
@@ -129,6 +135,7 @@ def find_similar(
     digests: n texts, equal exactly where all pixels are.
     load: opens image i for a closer look; only called for candidates. What it raises reaches the caller.
     progress: called with (done, total); a tenth of the total for each of ten equal shares of the work.
+    quick: look for pairs that are upright or mirrored left to right, and less far apart, only.
     extra_embeddings: (n, d), a model's features. They propose further pairs, and join clusters where nearly equal.
     """
     firsts: dict[str, int] = {}
@@ -143,7 +150,7 @@ def find_similar(
         return to_picture(load(int(unique[index])))
 
     links: list[Link] = []
-    candidates = search(small, descriptors, np.flatnonzero(structure >= FLAT), report.searched)
+    candidates = search(small, descriptors, np.flatnonzero(structure >= FLAT), report.searched, quick=quick)
     if extra_embeddings is not None:
         proposed = search_embeddings(np.asarray(extra_embeddings, dtype=np.float32)[unique], descriptors)
         near = proposed.take(proposed.score >= EMBEDDING_LINKED)
