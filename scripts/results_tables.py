@@ -110,6 +110,43 @@ def model_speed(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def training_speed(facts: dict[str, Any]) -> list[str]:
+    names = list(next(iter(facts["work"].values()))["steps"])
+    clock = "processor time" if facts["threads"] == 1 else "wall time"
+    peaks = facts["gflops"]
+    lines = [
+        f"One architecture, interleaved in one process, {facts['threads']} thread(s), {clock} (`benchmarks/training_speed.py`; "
+        f"{machine(facts)}, timm {facts['versions']['timm']}). timm, transformers and vit-pytorch: a plain PyTorch loop, AdamW at its "
+        "defaults. Ours: the step of `vitreous train`, with clipping, fused AdamW and averaged weights. Speed as a multiple of timm's in "
+        "fp32, by medians; milliseconds of timm: median (least to greatest). The best product of this size here: "
+        f"{', '.join(f'{value:.0f} GFLOP/s ({name})' for name, value in peaks.items())}. Share: what `ours, bf16` does of the best bf16 "
+        "product, counting 6 FLOP for each multiply-add of a forward pass.",
+        "",
+        f"| work | timm, ms | {' | '.join(name for name in names if name != 'timm')} | share |",
+        "| --- | --- |" + " --- |" * len(names),
+    ]
+    for work, found in facts["work"].items():
+        steps = found["steps"]
+        at = steps["timm"]["ms"]
+        cells = [f"{steps[name]['times_timm']:.2f}" for name in names if name != "timm"]
+        share = 6 * found["macs"] * steps["ours, bf16"]["images_per_s"] / 1e9 / peaks["bf16"]
+        lines.append(
+            f"| {work}, batch {found['batch']} | {at['median']:.0f} ({at['min']:.0f} to {at['max']:.0f}) | {' | '.join(cells)} | "
+            f"{100 * share:.0f} % |"
+        )
+    for work, found in facts["curves"].items():
+        last = ", ".join(f"{value:.3f} ({name})" for name, value in found["last_ten"].items())
+        apart = ", ".join(
+            f"{value:.3f} ({name})" for name, value in found["largest_difference_of_means_of_ten"].items()
+        )
+        lines += [
+            "",
+            f"Losses of {found['steps']} steps ({work}, scikit-learn's digits, same weights and batches, neither clipping nor weight "
+            f"decay): mean of the last ten {last}; means of ten differ from timm's by at most {apart}.",
+        ]
+    return lines
+
+
 def cpu_inference(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"Engines against timm's eager forward pass with the same weights, interleaved in one process "
@@ -216,6 +253,7 @@ def main() -> None:
         ("quickstart", "Digits", quickstart),
         ("datasets", "Six data sets, five minutes each", datasets),
         ("model_speed", "The model against other libraries", model_speed),
+        ("training_speed", "Training steps", training_speed),
         ("cpu_inference", "Engines on a CPU", cpu_inference),
         ("attention_paths", "Computing on a CPU", cpu_paths),
         ("input_pipeline", "Reading images", input_pipeline),

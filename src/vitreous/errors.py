@@ -13,6 +13,7 @@
     │       ├── ImageFormatError     415
     │       └── UnfitImageError      422      readable, but not what the model takes
     ├── GateError                    exit 3   a proof failed, so nothing was written
+    ├── PeerError                    exit 1   another process of the team could not go on
     └── StoppedError                 exit 75  stopped by a signal, state saved
 
 Every error carries `message` (what was asked, what was found, what is allowed) and `hint` (what to type next).
@@ -103,6 +104,12 @@ class GateError(VitreousError):
     exit_code = 3
     code = "gate"
     status = 422
+
+
+class PeerError(VitreousError):
+    """Another process of the team that trains together could not go on; it says itself why."""
+
+    code = "peer"
 
 
 class StoppedError(VitreousError):

@@ -12,7 +12,8 @@ from torch import Tensor
 from vitreous.config.input import InputSpec
 from vitreous.config.train import AugmentConfig
 from vitreous.data.augmentation.augment import Augment
-from vitreous.data.augmentation.rand_augment import operations, operations_for, rand_augment
+from vitreous.data.augmentation.rand_augment import MOVES, NAMES, SIGNED, apply, operation_names, rand_augment
+from vitreous.data.augmentation.three import three_augment
 from vitreous.errors import UsageError
 from vitreous.inputs import normalise
 
@@ -27,6 +28,7 @@ OFF = AugmentConfig(
     scale=0.0,
     shear=0.0,
     crop_area=1.0,
+    pad_crop=0,
     rand_augment_ops=0,
     rand_augment_magnitude=0,
     brightness=0.0,
@@ -53,6 +55,7 @@ ALL = AugmentConfig(
     scale=0.2,
     shear=5.0,
     crop_area=0.5,
+    pad_crop=0,
     rand_augment_ops=2,
     rand_augment_magnitude=9,
     brightness=0.2,
@@ -297,19 +300,16 @@ def test_unresolved_and_impossible_settings_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("kind", ["bytes", "floats"])
-@pytest.mark.parametrize("name", list(operations()))
-def test_each_rand_augment_operation_keeps_shape_type_and_range(name: str, channels: int, kind: str) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_each_rand_augment_operation_keeps_shape_and_range(name: str, channels: int) -> None:
     images = _pixels(replace(RGB, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels))
-    images = images // 3 + 40  # room for autocontrast and equalize to act
-    images = images if kind == "bytes" else images.float() / 255
-    signed, operation = operations()[name]
-    for strength in (0.9, -0.9) if signed else (0.9,):
-        out = operation(images, strength)
+    images = (images // 3 + 40).float()  # room for autocontrast and equalize to act
+    for strength in (0.9, -0.9):
+        out = _apply(name, images, strength)
         assert out.shape == images.shape
-        assert out.dtype == images.dtype
-        if kind == "floats":
-            assert 0 <= out.min() <= out.max() <= 1 + 1e-6
+        assert 0 <= out.min() <= out.max() <= 255
+        if name not in SIGNED:
+            assert torch.equal(out, _apply(name, images, -strength))
         # Grey images have no colour to change.
         unchanged = name == "identity" or (name == "color" and channels == 1)
         assert torch.equal(out, images) == unchanged
@@ -333,22 +333,22 @@ def test_images_of_any_number_of_channels_go_through_everything(channels: int, d
 
 @pytest.mark.parametrize("channels", [2, 4, 13])
 def test_bands_get_only_operations_that_keep_the_order_of_their_values(channels: int) -> None:
-    assert set(operations()) - set(operations_for(channels)) == {
+    assert set(NAMES) - set(operation_names(channels)) == {
         "color", "posterize", "solarize", "autocontrast", "equalize"
     }  # fmt: skip
-    assert operations_for(3).keys() == operations().keys()
-    ramp = torch.linspace(0.2, 0.6, 100).expand(1, channels, 100, 100)
+    assert operation_names(3) == operation_names(1) == NAMES
+    ramp = torch.linspace(50, 150, 100).expand(1, channels, 100, 100)
     for name in ("brightness", "contrast"):
-        changed = operations_for(channels)[name][1](ramp, 0.5)
+        changed = _apply(name, ramp, 0.5)
         assert (changed.diff(dim=-1) >= 0).all()
         assert not torch.equal(changed, ramp)
 
 
 def test_an_operation_on_one_band_does_not_depend_on_the_others() -> None:
-    images = _pixels(_many_bands(4, 8)) // 2 + 40
-    for name, (_, operation) in operations_for(4).items():
-        alone = operations()[name][1](images[:, 2:3], 0.5)
-        assert torch.equal(operation(images, 0.5)[:, 2:3], alone), name
+    images = (_pixels(_many_bands(4, 8)) // 2 + 40).float()
+    for name in operation_names(4):
+        alone = _apply(name, images[:, 2:3], 0.5)
+        torch.testing.assert_close(_apply(name, images, 0.5)[:, 2:3], alone, msg=name)
 
 
 def test_weights_multiply_the_targets_before_mixing() -> None:
@@ -375,6 +375,10 @@ PEERS = {
 }
 
 
+def _apply(name: str, images: Tensor, strength: float) -> Tensor:
+    return apply(name, images, torch.full((len(images),), strength))
+
+
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
 @pytest.mark.parametrize("name", PEERS)
 def test_rand_augment_operations_are_those_of_torchvision(name: str, magnitude: int) -> None:
@@ -388,16 +392,101 @@ def test_rand_augment_operations_are_those_of_torchvision(name: str, magnitude: 
         images, PEERS[name], strength, interpolation=peer.interpolation, fill=peer._fill
     )
     assert isinstance(expected, Tensor)
-    # One grey level where the two write the same strength differently as a float.
-    assert (operations()[name][1](images, magnitude / 30).int() - expected.int()).abs().max() <= 1
+    found = _apply(name, images.float(), magnitude / 30)
+    assert (found - expected.float()).abs().max() <= 1.001, "it cuts fractions off"
 
 
-def test_rand_augment_gives_each_image_its_own_operations() -> None:
+@pytest.mark.parametrize("strength", [-1.0, 0.3, 0.9])
+@pytest.mark.parametrize("name", MOVES)
+def test_rand_augment_moves_pixels_as_torchvision_does(name: str, strength: float) -> None:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import affine
+
+    images = torch.nn.functional.avg_pool2d(_pixels(replace(RGB, width=24), 2).float(), 3, 1, 1)
+    slant, shift = math.degrees(math.atan(0.3 * strength)), 150 / 331 * strength
+    expected = affine(
+        images,
+        angle=30.0 * strength if name == "rotate" else 0.0,
+        translate=[shift * 24 * (name == "translate_x"), shift * 16 * (name == "translate_y")],  # type: ignore[list-item]
+        scale=1.0,
+        shear=[slant * (name == "shear_x"), slant * (name == "shear_y")],
+        interpolation=InterpolationMode.BILINEAR,
+        fill=[128.0] * 3,
+    )
+    # Where the image ends torchvision mixes the filling in twice: a line one pixel wide.
+    differing = (_apply(name, images, strength) - expected).abs() > 0.01
+    assert float(differing.float().mean()) < 0.12
+
+
+def test_rand_augment_gives_each_image_its_own_operations_and_keeps_their_order() -> None:
     one = _pixels(RGB, 1) // 2 + 30
-    images = one.expand(64, -1, -1, -1).contiguous()
+    images = one.expand(64, -1, -1, -1).float().contiguous()
     out = rand_augment(images, 2, 15, torch.Generator().manual_seed(0))
     assert len({image.numpy().tobytes() for image in out}) > 40
     assert torch.equal(rand_augment(images, 0, 15, torch.Generator().manual_seed(0)), images)
+    levels = torch.arange(64.0).mul(2).add(60)[:, None, None, None].expand(64, 1, 8, 8).contiguous()
+    changed = rand_augment(levels, 2, 1, torch.Generator().manual_seed(0))
+    assert ((changed - levels)[:, 0, 4, 4].abs() < 20).float().mean() > 0.8, "an operation of little strength"
+    assert torch.equal(levels[:, 0, 0, 0], torch.arange(64.0).mul(2).add(60))
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_three_augment_makes_each_image_grey_or_inverts_its_bright_half_or_blurs_it(depth: int) -> None:
+    spec = replace(RGB, bit_depth=depth, mean=(0.0,) * 3, std=(1.0,) * 3, height=32, width=32)
+    pixels = _pixels(spec, 90)
+    plain = _run(OFF, pixels, spec)[0]
+    images = _run(replace(OFF, three_augment=True), pixels, spec)[0]
+    grey = (images == images[:, :1]).flatten(1).all(1)
+    inverted = ((images - torch.where(plain >= 0.5, 1 - plain, plain)).abs() < 1e-5).flatten(1).all(1)
+    blurred = ~grey & ~inverted
+    assert all(18 < int(some.sum()) < 42 for some in (grey, inverted, blurred))
+    assert (images[blurred].std((1, 2, 3)) <= plain[blurred].std((1, 2, 3)) + 1e-4).all()
+    torch.testing.assert_close(images[blurred].mean((2, 3)), plain[blurred].mean((2, 3)), atol=0.02, rtol=0)
+    red, green, blue = plain[grey].unbind(1)
+    torch.testing.assert_close(images[grey][:, 0], 0.2989 * red + 0.587 * green + 0.114 * blue, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("channels", "kinds"), [(1, 2), (6, 1)])
+def test_three_augment_leaves_out_what_other_images_cannot_bear(channels: int, kinds: int) -> None:
+    step = torch.cat([torch.full((40, channels, 16, 8), 0.1), torch.full((40, channels, 16, 8), 0.9)], -1)
+    out = three_augment(step, 1.0, torch.Generator().manual_seed(0))
+    flat = (out[:, 0, 0, -1] < 0.5).sum()  # the bright half was inverted
+    assert (10 < int(flat) < 30) if kinds == 2 else int(flat) == 0
+    assert not torch.equal(out, step)
+
+
+def test_a_padded_crop_shifts_by_whole_pixels_and_fills_with_the_mirrored_image() -> None:
+    pixels = _pixels(RAW, 200)
+    images, _ = _run(replace(OFF, pad_crop=2), pixels, RAW)
+    padded = torch.nn.functional.pad(pixels.float() / 255, (2, 2, 2, 2), mode="reflect")
+    windows = torch.stack([padded[:, :, y : y + 16, x : x + 16] for y in range(5) for x in range(5)])
+    match = ((images - windows).abs() < 1e-6).flatten(2).all(2)
+    assert (match.sum(0) == 1).all()
+    assert (match.sum(1) > 0).all()
+
+
+def test_symmetries_and_shifts_taken_as_an_index_are_those_of_the_affine_map() -> None:
+    """With a rotation of no degree the same draws go through sampling."""
+    pixels = _pixels(RGB, 64)
+    config = replace(OFF, horizontal_flip=True, vertical_flip=True, quarter_turns=True)
+    indexed, _ = _run(config, pixels, RGB)
+    sampled, _ = _run(replace(config, rotate=1e-6), pixels, RGB)
+    torch.testing.assert_close(indexed, sampled, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("config", [OFF, ALL, replace(OFF, horizontal_flip=True, quarter_turns=True)])
+def test_smaller_images_are_the_large_ones_shrunk_and_changed_alike(config: AugmentConfig) -> None:
+    spec = replace(RGB, height=32, width=32)
+    augment = Augment(replace(config, noise=0.0), spec, 3, 0.0)
+    smooth = torch.nn.functional.interpolate(_pixels(RGB).float(), (32, 32), mode="bicubic").clamp(0, 255)
+    pixels, labels = smooth.to(torch.uint8), torch.arange(8) % 3
+    large, small = (
+        augment(pixels, labels, torch.Generator().manual_seed(3), mix=True, size=size)[0] for size in (None, (16, 16))
+    )
+    assert small.shape == (8, 3, 16, 16)
+    shrunk = torch.nn.functional.avg_pool2d(large, 2)
+    # Equal but for the fine structure that shrinking loses.
+    assert float((small - shrunk).abs().mean()) < 0.35 * float((shrunk - shrunk.roll(1, 0)).abs().mean())
 
 
 def test_rotation_angles_are_degrees() -> None:

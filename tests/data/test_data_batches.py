@@ -32,6 +32,7 @@ CONFIG = AugmentConfig(
     scale=0.1,
     shear=0.0,
     crop_area=1.0,
+    pad_crop=0,
     rand_augment_ops=0,
     rand_augment_magnitude=0,
     brightness=0.1,
@@ -139,6 +140,31 @@ def test_the_background_thread_ends_when_the_iterator_is_closed(store: PixelStor
     assert len(_background_threads()) == 1
     stream.close()  # type: ignore[attr-defined]
     assert _background_threads() == []
+
+
+def test_the_background_thread_computes_alone_and_leaves_the_caller_its_threads(
+    store: PixelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, seen = _batches(store), []
+    real = batches.batch
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        seen.append(torch.get_num_threads())
+        return real(step)
+
+    monkeypatch.setattr(batches, "batch", batch)
+    torch.set_num_threads(2)
+    try:
+        list(batches.prefetch(0, 3))
+        assert torch.get_num_threads() == 2
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1, 1, 1]
+    assert later == [2]
 
 
 def test_the_background_thread_ends_when_the_loop_is_interrupted(store: PixelStore) -> None:
@@ -249,9 +275,11 @@ def test_a_given_order_resumes_at_any_step(store: PixelStore) -> None:
         assert all(torch.equal(one, other) for one, other in zip(whole, resumed, strict=True))
 
 
-def test_an_order_that_loses_an_image_is_caught(store: PixelStore) -> None:
-    with pytest.raises(AssertionError, match="every image once"):
-        _batches(store, order=lambda epoch: np.zeros(10, np.int64)).rows(0)
+def test_an_order_that_is_too_short_or_leaves_the_store_is_caught(store: PixelStore) -> None:
+    with pytest.raises(AssertionError, match="as long as the data"):
+        _batches(store, order=lambda epoch: np.zeros(9, np.int64)).rows(0)
+    with pytest.raises(AssertionError, match="rows of the store"):
+        _batches(store, order=lambda epoch: np.full(10, 10)).rows(0)
 
 
 @pytest.mark.parametrize("max_bytes", [0, 10**9])

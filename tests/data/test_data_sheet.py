@@ -126,6 +126,13 @@ def test_all_pictures_of_a_row_are_shown_by_the_range_of_the_first() -> None:
             "mixup or CutMix of two images in 30 % of the batches until 80 % of training",
         ),
         (AugmentConfig(mixup=0.2, mix_probability=0.0), "nothing: the images stay as they are"),
+        (AugmentConfig(pad_crop=4), "shifted up to 4 pixels, the gap filled with the mirrored image"),
+        (AugmentConfig(three_augment=True), "either grey, with its bright half inverted or blurred (3-Augment)"),
+        (
+            AugmentConfig(repeats=3, start_size=0.5, full_size_from=0.7),
+            "each image 3 times in a batch, each time changed anew, "
+            "images from 50 % of the side upwards in the first 70 % of training (shown here at full size)",
+        ),
     ],
 )
 def test_what_is_on_is_said_in_words(config: AugmentConfig, words: str) -> None:
@@ -136,9 +143,9 @@ def test_what_is_on_is_said_in_words(config: AugmentConfig, words: str) -> None:
     "name", [name for name in vars(AUGMENTATION["natural"]) if not name.startswith(("mix", "cutmix"))]
 )
 def test_no_change_goes_unmentioned(name: str) -> None:
-    value = {"crop_area": 0.5, "rand_augment_ops": 2, "rand_augment_magnitude": 9}.get(name, 0.5)
-    config = AugmentConfig(**{name: True if name in FLIPS else value})  # type: ignore[arg-type]
-    silent = name == "rand_augment_magnitude"  # the strength of nothing
+    value = {"rand_augment_ops": 2, "rand_augment_magnitude": 9, "repeats": 3, "pad_crop": 4}.get(name, 0.5)
+    config = AugmentConfig(**{name: True if name in (*FLIPS, "three_augment") else value})  # type: ignore[arg-type]
+    silent = name in ("rand_augment_magnitude", "full_size_from")  # the strength and the end of nothing
     assert describe_augmentation(config).startswith("nothing") == silent
 
 

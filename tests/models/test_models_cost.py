@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"stem": "conv"},
+    {"stem": "pooled"},
     {"stem": "conv", "patch_size": 4},
     {"stem": "shifted"},
     {"patch_norm": True},

@@ -46,6 +46,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"rope": "axial"},
     {"rope": "mixed", "rope_layout": "interleaved", "pooling": "mean"},
     {"stem": "conv", "pooling": "sequence", "class_token": False},
+    {"stem": "pooled", "pooling": "mean", "class_token": False},
     {"pooling": "attention"},
     {"pooling": "cls_mean", "output_norm": "pooled"},
     {"distillation_token": True, "num_registers": 2},

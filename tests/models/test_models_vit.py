@@ -177,6 +177,7 @@ def test_height_and_width_are_not_interchangeable() -> None:
         ({"image_size": (32, 36)}, "32 x 36 is not divisible"),
         ({"num_heads": 5}, "embed_dim 24 is not divisible by num_heads 5"),
         ({"class_token": False}, "pooling='cls' reads the class token"),
+        ({"stem": "pooled", "patch_size": (8, 16)}, "pooled stem needs a square patch"),
         ({"stem": "conv", "patch_size": 1}, "convolutional stem needs a square patch"),
         ({"stem": "conv", "patch_size": (8, 16)}, "convolutional stem needs a square patch"),
     ],

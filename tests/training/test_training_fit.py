@@ -78,8 +78,8 @@ class Fixed:
     def __init__(self, images: Tensor, targets: Tensor, batch_size: int) -> None:
         self.images, self.targets, self.batch_size = images, targets, batch_size
 
-    def prefetch(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        for step in range(start, stop):
+    def prefetch(self, start: int, stop: int, every: int = 1) -> Iterator[tuple[int, Tensor, Tensor]]:
+        for step in range(start, stop, every):
             rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
             yield step, self.images[rows], self.targets[rows]
 

@@ -17,10 +17,12 @@ from vitreous.config.train import LossConfig, OptimConfig
 from vitreous.models import VisionTransformer, architecture, build
 from vitreous.training import precision as precision_module
 from vitreous.training.ema import Ema
+from vitreous.training.groups import parameter_groups
 from vitreous.training.losses import cross_entropy, make_loss
-from vitreous.training.optim import learning_rate, make_optimizer, parameter_groups
+from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import autocast, choose_precision, gradient_scaler
-from vitreous.training.signals import StopFlag, stop_on_signal
+from vitreous.training.schedule import learning_rate
+from vitreous.training.signals import STOPPING, Interrupted, StopFlag, stop_on_signal
 
 OPTIM = OptimConfig(
     lr=1.0,
@@ -269,9 +271,9 @@ def test_the_loss_in_bf16_is_close_to_that_in_fp32() -> None:
 # Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_the_first_signal_sets_the_flag_and_restores_the_handlers(number: signal.Signals) -> None:
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.getsignal(each) for each in STOPPING}
     with stop_on_signal() as stop:
         assert not stop
         assert all(signal.getsignal(each) is not before[each] for each in before)
@@ -291,8 +293,28 @@ def test_a_second_signal_leaves_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_where_nothing_has_to_be_finished_the_first_signal_leaves_at_once() -> None:
+    before = {each: signal.getsignal(each) for each in STOPPING}
+    with pytest.raises(Interrupted, match="SIGTERM"), stop_on_signal(at_once=True):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("not reached")
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_inside_a_block_that_notices_signals_they_wait_for_its_end_and_are_not_forgotten() -> None:
+    reached = []
+    with pytest.raises(Interrupted, match="SIGINT"), stop_on_signal(at_once=True) as stop:
+        with stop.noticed():
+            signal.raise_signal(signal.SIGINT)
+            reached.append(stop.signal_name)
+        raise AssertionError("not reached")
+    assert reached == ["SIGINT"]
+    with stop_on_signal(at_once=True) as stop, stop.noticed():
+        pass  # no signal, no interruption
+
+
 def test_the_handlers_are_restored_after_an_error() -> None:
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.getsignal(each) for each in STOPPING}
     with pytest.raises(RuntimeError), stop_on_signal():
         raise RuntimeError
     assert {each: signal.getsignal(each) for each in before} == before

@@ -230,7 +230,7 @@ def test_overwrite_replaces_a_run_only_once_the_data_is_known_to_be_good(
 def test_a_time_budget_is_stored_as_a_number_of_steps_that_gives_the_same_weights(
     call: Callable[..., Any], colors: Path, tiny_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vitreous.workflows.setup.RESERVE", 0.5)  # lest the test train for as long as a real budget
+    monkeypatch.setattr("vitreous.workflows.plan.PAGES", 0.3)  # lest the test train for as long as a real budget
     flags = [flag for flag in tiny_flags if flag not in ("--epochs", "12")]
     done = call("train", colors, "--time", "8s", "--out", tmp_path / "timed", *flags)
     assert done.returncode == 0, done.stderr

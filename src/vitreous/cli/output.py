@@ -142,6 +142,10 @@ def describe(fields: dict[str, float]) -> str:
     for name, value in fields.items():
         if name == "images_per_s":
             text += f", {value:,.0f} images/s"
+        elif name == "memory_bytes":
+            text += f", {value / 1e9:.1f} GB"
+        elif name == "gpu_utilisation":
+            text += f", GPU {100 * value:.0f} %"
         elif name.endswith("accuracy"):
             text += f", {name.replace('_', ' ')} {100 * value:.1f} %"
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import tyro
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
 from vitreous.config.convert import from_dict, read_settings
-from vitreous.config.train import AugmentConfig, NetConfig, TrainConfig
+from vitreous.config.reopen import reopened
+from vitreous.config.train import TrainConfig
 from vitreous.errors import UsageError
 
 DESCRIPTION = """Train a classifier and leave a complete run folder: weights, preprocessing, class names, splits,
@@ -33,22 +35,46 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.environment import require
 
     require("Training", "train")
-    from vitreous.workflows.train import train
+    from vitreous.workflows.seat import reporting, speaks, to_launch
 
-    finished = train(parsed.data, _config(parsed), console, began=console.began)
-    show_run(finished.path, console)
+    config = _config(parsed)
+    if (devices := to_launch(config)) > 1:
+        from vitreous.workflows.launch import launch
+
+        words = [sys.executable, "-m", "vitreous", "train", *arguments]
+        launch(words, devices, restarts=config.max_restarts, reporter=console, began=console.began)
+        return 0
+    with reporting():
+        from vitreous.workflows.repeat import train_all
+
+        finished = train_all(parsed.data, config, console, began=console.began)
+        if speaks():
+            show_run(finished.run.path, console, finished.repeats)
     return 0
 
 
-def show_run(path: Path, console: Console) -> None:
-    """The number, where it comes from, the files, and what to type next."""
+def show_run(path: Path, console: Console, repeats: dict[str, Any] | None = None) -> None:
+    """The number, where it comes from, the files, and what to type next; of several runs the spread and the best one."""
     import json
 
-    from vitreous.runs.folder import METRICS
+    from vitreous.runs.folder import METRICS, RUN_JSON, read_facts
     from vitreous.workflows.summary import run_summary
 
     metrics = json.loads((path / METRICS).read_text(encoding="utf-8"))
-    console.result({"run": str(path), "metrics": metrics}, run_summary(path, metrics))
+    if read_facts(path / RUN_JSON).get("task") == "pretrain":
+        from vitreous.workflows.pretrain import pretraining_summary
+
+        console.result({"run": str(path), "metrics": metrics}, pretraining_summary(path, metrics))
+        return
+    facts, text = {"run": str(path), "metrics": metrics}, run_summary(path, metrics)
+    if repeats is not None:
+        from vitreous.workflows.summary import repeats_table
+
+        facts, text = (
+            {**facts, "repeats": repeats},
+            f"\n{repeats_table(repeats)}\n\nThe run that validates best:\n{text}",
+        )
+    console.result(facts, text)
 
 
 def _config(parsed: TrainArguments) -> TrainConfig:
@@ -61,34 +87,16 @@ def _defaults(arguments: Sequence[str]) -> TrainArguments | None:
     path = _value_of("--config", arguments)
     if path is None:
         return None
-    stored = reopened(from_dict(TrainConfig, read_settings(Path(path))), arguments)
+    stored = reopened(from_dict(TrainConfig, read_settings(Path(path))), _names(arguments))
     values: dict[str, Any] = {field.name: getattr(stored, field.name) for field in fields(TrainConfig)}
     values["out"] = None  # a run folder is never written into by repeating its settings
     return TrainArguments(data=tyro.MISSING, config=Path(path), **values)
 
 
-def reopened(stored: TrainConfig, arguments: Sequence[str]) -> TrainConfig:
-    """Stored settings with those left open again that followed from what the flags now change.
-
-    A new length opens the warm-up's steps and the averaging; a new preset the augmentation; a new model the image size,
-    the shape of the network and the learning rate; a new batch size the learning rate.
-    """
-    given = {argument.split("=", 1)[0].replace("_", "-") for argument in arguments if argument.startswith("--")}
-    optim = stored.optim
-    if given & {"--epochs", "--time", "--steps"}:
-        stored = replace(stored, epochs=None, time=None, steps=None)
-        optim = replace(optim, warmup_steps=None, ema_decay=None)
-    elif stored.steps is not None:
-        stored = replace(stored, epochs=None, time=None)
-    if "--optim.warmup" in given:
-        optim = replace(optim, warmup_steps=None)
-    if given & {"--model", "--batch-size"}:
-        optim = replace(optim, lr=None)
-    if "--model" in given:
-        stored = replace(stored, image_size=None, net=NetConfig())
-    if "--preset" in given:
-        stored = replace(stored, augment=AugmentConfig())
-    return replace(stored, optim=optim)
+def _names(arguments: Sequence[str]) -> set[str]:
+    """The settings that flags set, as they are called in Python."""
+    flags = (argument[2:].split("=", 1)[0] for argument in arguments if argument.startswith("--"))
+    return {flag.replace("-", "_") for flag in flags}
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -25,12 +25,15 @@ class AugmentConfig:
     """Largest shear either way, degrees."""
     crop_area: float | None = None
     """Smallest share of the image's area that a random resized crop keeps, in (0, 1]; 1 switches it off."""
+    pad_crop: int | None = None
+    """Largest shift either way, whole pixels, where the mirrored image fills the gap (as usual for CIFAR: 4); 0 for none."""
     rand_augment_ops: int | None = None
     """RandAugment: operations applied to an image (Cubuk et al. 2020, arXiv:1909.13719). 0 switches it off."""
     rand_augment_magnitude: int | None = None
     """RandAugment: strength of an operation, 0 to 30."""
     three_augment: bool | None = None
-    """3-Augment: one of grey, solarise and blur for each image (DeiT III, arXiv:2204.07118)."""
+    """3-Augment: one of grey, solarise and blur for each image (DeiT III, arXiv:2204.07118); grey images get one of the last
+    two, images of other numbers of bands the blur."""
     brightness: float | None = None
     """Largest relative change of brightness either way, in [0, 1)."""
     contrast: float | None = None
@@ -52,8 +55,10 @@ class AugmentConfig:
     mix_until: float | None = None
     """Share of all steps after which mixing stops, so that training ends on clean images; in [0, 1]."""
     repeats: int | None = None
-    """Differently changed copies of an image in one batch (repeated augmentation, arXiv:1901.09335); 1 switches it off."""
+    """Differently changed copies of an image in one batch (repeated augmentation, arXiv:1901.09335); 1 switches it off. An
+    epoch has as many batches as without, of 1/repeats of the images."""
     start_size: float | None = None
-    """Share of the image side that training begins with, in (0, 1]; it grows to the full size (progressive resolution)."""
+    """Share of the image side that training begins with, in (0, 1]; it grows in three steps to the full size (progressive
+    resolution)."""
     full_size_from: float | None = None
     """Share of all steps after which training sees the full size, in [0, 1]."""

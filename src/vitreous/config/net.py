@@ -29,10 +29,13 @@ class NetConfig:
     """Pool the tokens before the patches too: [CLS] and registers."""
     class_token: bool | None = None
     """Whether there is a [CLS] token; without it the head must read something else."""
+    distillation_token: bool | None = None
+    """A second token beside [CLS], whose own head learns from `--distill.teacher`; their mean answers (arXiv:2012.12877)."""
     num_registers: int | None = None
     """Extra learnable tokens, 0 to 8 (Darcet et al. 2024, arXiv:2309.16588)."""
-    stem: Literal["linear", "conv", "shifted"] | None = None
-    """How patches become tokens: one linear map (2020 paper), a few 3x3 convolutions (arXiv:2106.14881), or a linear map of
+    stem: Literal["linear", "conv", "pooled", "shifted"] | None = None
+    """How patches become tokens: one linear map (2020 paper), a few 3x3 convolutions (arXiv:2106.14881),
+    convolutions with max pooling (compact transformers, arXiv:2104.05704), or a linear map of
     each patch and its four shifted copies (arXiv:2112.13492)."""
     positions: Literal["learned", "sincos", "none"] | None = None
     """Embedding added to each patch for where it stands."""
@@ -60,8 +63,10 @@ class NetConfig:
     """Stochastic depth: chance that the last block is skipped in training; in [0, 1)."""
     drop_path_shape: Literal["linear", "uniform"] | None = None
     """Stochastic depth rises linearly from 0 to `drop_path`, or is the same in all blocks (arXiv:2204.07118)."""
+    head_hidden: int | None = None
+    """Width of a hidden layer of the head, such as 512; one linear layer when absent."""
     dropout: float | None = None
-    """Chance that an input of the head is zeroed in training, in [0, 1)."""
+    """Chance that an input of the head, or of its last layer, is zeroed in training, in [0, 1)."""
     attention_dropout: float | None = None
     """Chance that an attention weight is zeroed in training, in [0, 1)."""
     projection_dropout: float | None = None
@@ -84,6 +89,7 @@ class NetConfig:
                 "num_registers": "[0, 8]",
                 "rope_theta": "(0, inf)",
                 "layer_scale": "(0, inf)",
+                "head_hidden": "[1, inf)",
                 "drop_path": "[0, 1)",
                 "dropout": "[0, 1)",
                 "attention_dropout": "[0, 1)",

@@ -28,7 +28,19 @@ Method = Literal["full", "probe", "lora", "head", "pretrain"]
 RecipeName = Literal["scratch-small", "scratch-large", "fine-tune", "probe", "lora", "head", "pretrain"]
 Tracker = Literal["tensorboard", "mlflow"]
 
+METHOD_OF: dict[RecipeName, Method] = {
+    "scratch-small": "full",
+    "scratch-large": "full",
+    "fine-tune": "full",
+    "probe": "probe",
+    "lora": "lora",
+    "head": "head",
+    "pretrain": "pretrain",
+}
+"""What each recipe lets learn."""
+
 __all__ = [
+    "METHOD_OF",
     "AugmentConfig",
     "Balance",
     "DecodeConfig",
@@ -60,6 +72,9 @@ class TrainConfig:
     method: Literal["auto"] | Method = "auto"
     """What learns: the whole model (full), a classifier on features computed once (probe), small matrices beside frozen
     ones (lora), the head alone (head); or the model without labels, to start from later (pretrain)."""
+    head_init: Literal["auto", "zero", "closed-form"] = "auto"
+    """How the head of a pretrained model starts: at zero, or fitted in closed form to features of training images, so that
+    its first steps do not spoil the body (arXiv:2202.10054). auto fits it where the body is trained and the head is new."""
     recipe: Literal["auto"] | RecipeName = "auto"
     """Complete settings to start from; any other flag wins over them."""
     preset: Literal["auto"] | Preset = "auto"
@@ -73,7 +88,10 @@ class TrainConfig:
     steps: int | None = None
     """Optimiser steps; what epochs or time resolve to."""
     batch_size: Literal["auto"] | int = "auto"
-    """Images in one forward pass on each device. auto takes the recipe's, in as many passes as memory asks for."""
+    """Images in one batch on each device; `optim.accumulation` batches make a step. auto takes the recipe's."""
+    micro_batch: int | None = None
+    """Images that go through the model at once. When absent, the most that memory allows by forecast: a batch that does not
+    fit goes in pieces, which give the same gradient."""
     group: str | None = None
     """Keeps related images in one part: a column of the manifest or groups.csv, `patient` (DICOM), `exif` (one camera
     within five minutes), or a regular expression on the path whose first group (or whole match) names the group."""
@@ -106,14 +124,19 @@ class TrainConfig:
     """Number type of the forward and backward pass; weights stay in fp32."""
     seed: int = 0
     """Decides split, initial weights, order and augmentation."""
+    split_seed: int | None = None
+    """Decides the split and the folds in place of --seed, so that runs with different seeds share them."""
     devices: int | None = None
     """Processes that train together, one on each GPU (or sharing the CPU); 1 when absent."""
+    shard: Literal["auto", "none", "full"] = "auto"
+    """Whether several devices hold a slice of the weights each (full) or all of them (none). auto: full where weights and
+    optimiser state do not fit one device."""
     max_restarts: int = 0
     """Times that training with several devices starts again from its last state after a process has died."""
     track: tuple[Tracker, ...] = ()
     """Where the history is also written to: tensorboard, mlflow (the extra `track`)."""
     threads: int | None = None
-    """CPU threads; all that this process may use when absent."""
+    """CPU threads of each process; all that may be used, shared out among the processes, when absent."""
     out: Path | None = None
     """Run folder to write; runs/NAME, numbered when that exists, when absent."""
     resume: bool = False
@@ -141,13 +164,28 @@ class TrainConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """Which frame, bands and window of files that hold several."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether several runs are asked for: seeds, or a number of folds without one of them."""
+        return self.seeds > 1 or (self.k_fold is not None and parse_fold(self.k_fold)[0] == 0)
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether the run learns from images alone."""
+        return "pretrain" in (self.method, self.recipe)
+
     def __post_init__(self) -> None:
         lengths = [f"--{name} {getattr(self, name)}" for name in ("epochs", "time", "steps") if getattr(self, name)]
         if len(lengths) > 1:
             raise UsageError(f"Both {' and '.join(lengths)} were given.", "Give one: they say the same thing.")
+        if self.recipe != "auto" and self.method not in ("auto", METHOD_OF[self.recipe]):
+            raise UsageError(
+                f"--recipe {self.recipe} is for --method {METHOD_OF[self.recipe]}, and --method {self.method} was given.",
+                "Leave one of them out.",
+            )
         if self.time is not None:
             parse_duration(self.time)
-        for name in ("epochs", "steps", "image_size", "threads", "devices", "seeds"):
+        for name in ("epochs", "steps", "image_size", "micro_batch", "threads", "devices", "seeds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
@@ -160,25 +198,52 @@ class TrainConfig:
             parse_fold(self.k_fold)
             if self.val is not None:
                 raise UsageError("--k-fold and --val contradict each other.", "Give one of them.")
+        if self.pretrains:
+            self._check_pretraining()
+        if self.repeats and (self.devices or 1) > 1:
+            raise UsageError(
+                f"--devices {self.devices} trains one run with several processes; --seeds and --k-fold ask for several runs.",
+                "Train one seed or fold (--k-fold 1/5) at a time with --devices, or leave --devices out.",
+            )
         if self.max_restarts < 0:
             raise UsageError(f"--max-restarts must not be negative, got {self.max_restarts}.")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max-bad must lie in [0, 1], got {self.max_bad}.")
-        if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, got {self.seed}.")
+        for name in ("seed", "split_seed"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}.")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite contradict each other.", "Give one of them.")
         if self.resume and self.out is None:
             raise UsageError("--resume needs the run folder to continue.", "Add --out runs/NAME.")
 
+    def _check_pretraining(self) -> None:
+        """Raise UsageError for what has no meaning without labels."""
+        for given, flag in (
+            (self.distill.teacher is not None, f"--distill.teacher {self.distill.teacher}"),
+            (self.k_fold is not None, f"--k-fold {self.k_fold}"),
+            (self.seeds > 1, f"--seeds {self.seeds}"),
+            (self.balance not in ("auto", "none"), f"--balance {self.balance}"),
+        ):
+            if given:
+                raise UsageError(
+                    f"Pretraining learns from images alone, so {flag} has no meaning for it.",
+                    "Leave it out; give it when you train a classifier from the result with --init RUN.",
+                )
+
 
 def parse_fold(text: str) -> tuple[int, int]:
-    """(2, 5) from "2/5": the number of the fold, from 1, and how many there are. Raises UsageError for anything else."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    fold, count = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not (2 <= count <= 20 and 1 <= fold <= count):
+    """(2, 5) from "2/5": the number of the fold, from 1, and how many there are; (0, 5) from "5", which means every fold.
+
+    Raises UsageError for anything else.
+    """
+    match = re.fullmatch(r"(?:(\d+)/)?(\d+)", text.strip())
+    single = match is not None and match[1] is not None
+    fold, count = (int(match[1] or 0), int(match[2])) if match else (0, 0)
+    if not (2 <= count <= 20 and (1 if single else 0) <= fold <= count):
         raise UsageError(
-            f"--k-fold must be I/K with 2 to 20 folds and I from 1 to K, got {text!r}.", "Write such as: --k-fold 1/5"
+            f"--k-fold must be I/K with 2 to 20 folds and I from 1 to K, or K alone for all of them, got {text!r}.",
+            "Write such as: --k-fold 1/5, or --k-fold 5",
         )
     return fold, count
 

@@ -57,6 +57,11 @@ class CpuPath:
     """One sentence for people."""
 
 
+def fast_paths_wanted() -> bool:
+    """Whether `VITREOUS_CPU` leaves fast paths on. Asked at every block of every step, so values are checked elsewhere."""
+    return os.environ.get(SWITCH) != "plain"
+
+
 def cpu_path(enabled: bool = True) -> CpuPath:
     """The way that this processor, this torch and the environment call for.
 

@@ -84,6 +84,8 @@ def timing_entry(name: str, value: Any) -> tuple[str, str]:
         return name.replace("_", " "), str(value)
     if name.endswith("_seconds") or name == "seconds":
         return name.removesuffix("_seconds").replace("_", " "), duration(value)
+    if name.endswith("_bytes"):
+        return name.removesuffix("_bytes").replace("_", " "), f"{value / 1e9:,.2f} GB"
     if name.endswith("_ms"):
         return name.removesuffix("_ms").replace("_", " "), f"{value:.3g} ms"
     if name.endswith("_per_s"):

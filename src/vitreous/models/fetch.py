@@ -73,7 +73,7 @@ def open_weights(path: Path) -> Fetched:
         state = convert(_read_folder(path), config)
         arguments = huggingface_arguments(config)
         return Fetched(state, str(path), licence, huggingface_convention(config), arguments)
-    state = _read_tensors(_file_of(path))
+    state = read_tensors(_file_of(path))
     # The authors' DINOv2 resamples positions in a way of its own; those with registers do it as timm does.
     dinov2 = recognise(state) == "original" and any(name.endswith("ls1.gamma") for name in state)
     registers = any(name.endswith("register_tokens") for name in state)
@@ -97,10 +97,10 @@ def _read_folder(path: Path) -> State:
     index = _facts(path, f"{MODEL}.index.json")
     if not (path / MODEL).is_file() and index:
         parts = sorted(set(index.get("weight_map", {}).values()))
-        return {name: value for part in parts for name, value in _read_tensors(_file_of(path / part)).items()}
+        return {name: value for part in parts for name, value in read_tensors(_file_of(path / part)).items()}
     if not (path / MODEL).is_file() and (path / "pytorch_model.bin").is_file():
         path = path / "pytorch_model.bin"
-    return _read_tensors(_file_of(path))
+    return read_tensors(_file_of(path))
 
 
 def _file_of(path: Path) -> Path:
@@ -124,7 +124,8 @@ def _facts(path: Path, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_tensors(path: Path) -> State:
+def read_tensors(path: Path) -> State:
+    """The tensors of one file under the names it gives them, never running what is pickled. Raises WeightsError."""
     try:
         if path.suffix == ".safetensors":
             loaded: object = load_file(path)
@@ -207,16 +208,17 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
     say: called with one sentence before anything is downloaded, giving size, source and licence.
     Raises WeightsError when the name is unknown, or when it is not cached and the network is away or forbidden.
     """
+    found = published(name)
+    file, licence, source = download(found, offline=offline, say=say)
+    return Fetched(from_timm(read_tensors(file)), source, licence, arguments=_of(found.name))
+
+
+def download(found: Published, *, offline: bool, say: Callable[[str], None] | None = None) -> tuple[Path, str, str]:
+    """The file of a published checkpoint, its licence, and where it comes from in words; see `fetch_timm`."""
     from huggingface_hub import HfApi, hf_hub_download
 
-    found = published(name)
     if found.cached is not None:
-        return Fetched(
-            from_timm(_read_tensors(found.cached)),
-            f"timm:{found.name} (cached)",
-            found.licence,
-            arguments=_of(found.name),
-        )
+        return found.cached, found.licence, f"timm:{found.name} (cached)"
     address = f"huggingface.co/{found.repository}"
     if offline:
         raise WeightsError(
@@ -235,7 +237,7 @@ def fetch_timm(name: str, *, offline: bool, say: Callable[[str], None] | None = 
             f"The weights {found.name!r} could not be fetched ({type(error).__name__}).",
             f"Check the network, pass {found.file} of {address} with --init FILE, or train from scratch with --init scratch.",
         ) from error
-    return Fetched(from_timm(_read_tensors(Path(path))), f"timm:{found.name}", licence, arguments=_of(found.name))
+    return Path(path), licence, f"timm:{found.name}"
 
 
 def _of(name: str) -> dict[str, Any] | None:

@@ -18,15 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vitreous.models.layers.block import BLOCKS, Part
+from vitreous.models.layers.block import BLOCKS, Part, TransformerBlock
 from vitreous.models.layers.norm import make_norm
-from vitreous.models.layers.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding, Size, pair
-from vitreous.models.layers.pool import AttentionPool, ClassAndMeanPool, MeanPool, PairedHead, SequencePool, TokenPool
+from vitreous.models.layers.patch import ConvStem, PatchEmbedding, PooledStem, ShiftedPatchEmbedding, Size, pair
+from vitreous.models.layers.pool import (
+    AttentionPool,
+    ClassAndMeanPool,
+    HiddenHead,
+    MeanPool,
+    PairedHead,
+    SequencePool,
+    TokenPool,
+)
 from vitreous.models.layers.position import sincos_positions
 from vitreous.models.layers.rope import Axes, Coordinates, Layout, RotaryEmbedding, take
+from vitreous.models.resample import resample_positions
 
 POOLINGS = ("cls", "mean", "cls_mean", "attention", "sequence")
-STEMS = ("linear", "conv", "shifted")
+STEMS = ("linear", "conv", "pooled", "shifted")
 PARTS = ("attention", "mlp")
 
 
@@ -47,7 +56,9 @@ class VisionTransformer(nn.Module):
     """Image in, class logits out; every intermediate result can be asked for.
 
     Attributes: `grid_size` (rows, columns) of the patch grid; `num_prefix_tokens`, the tokens before the first patch;
-    `patch_size` (height, width) in pixels; `num_features`, the width of what the head reads.
+    `patch_size` (height, width) in pixels; `num_features`, the width of what the head reads. `any_size`, False at first:
+    whether training takes images of other sizes too, whose sides are multiples of the patch; then added positions are
+    interpolated from the model's own grid, rotary ones computed for the new one. Evaluation takes `image_size` alone.
     """
 
     def __init__(
@@ -62,7 +73,7 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         in_chans: int = 3,
         # From pixels to a sequence
-        stem: Literal["linear", "conv", "shifted"] = "linear",
+        stem: Literal["linear", "conv", "pooled", "shifted"] = "linear",
         patch_bias: bool = True,
         patch_norm: bool = False,
         class_token: bool = True,
@@ -99,6 +110,7 @@ class VisionTransformer(nn.Module):
         pool_prefix: bool = False,
         pool_heads: int | None = None,
         pool_mlp_ratio: float | None = None,
+        head_hidden: int | None = None,
         # Training only
         drop_path: float = 0.0,
         drop_path_shape: Literal["linear", "uniform"] = "linear",
@@ -110,7 +122,7 @@ class VisionTransformer(nn.Module):
     ) -> None:
         """image_size, patch_size: pixels, one number for a square or (height, width).
 
-        stem: a linear map of each patch, 3x3 convolutions ("conv"), or shifted patches. patch_bias, patch_norm: of the
+        stem: a linear map of each patch, 3x3 convolutions ("conv"), such with max pooling ("pooled"), or shifted patches. patch_bias, patch_norm: of the
         linear map. num_registers: extra learned tokens (Darcet et al. 2024, arXiv:2309.16588).
         positions: added to patches, and with `class_position` to [CLS] and the distillation token, never to registers.
         rope and `rope_*`: as in `models.layers.rope.RotaryEmbedding`; it goes with any of the above.
@@ -121,8 +133,9 @@ class VisionTransformer(nn.Module):
         pooling: [CLS] (with the distillation token beside it where there is one), the mean of the patches, both side by
         side, a learned query ("attention", SigLIP) or learned scores ("sequence", CCT); pool_prefix: the tokens before
         the patches are pooled too. pool_heads, pool_mlp_ratio: of attention pooling, the model's own when None.
+        head_hidden: width of a hidden layer of the head; None for one linear layer.
         drop_path: stochastic depth, rising from 0 to this ("linear") or the same for all blocks (DeiT III).
-        dropout: of what the head reads. attention_dropout: of probabilities. projection_dropout: in and after the MLP and
+        dropout: of what the head reads, and of its hidden layer. attention_dropout: of probabilities. projection_dropout: in and after the MLP and
         after attention. patch_dropout: share of patches left out of each training image (arXiv:2212.00794).
         checkpointing: recompute each block in the backward pass instead of keeping its activations.
 
@@ -150,7 +163,13 @@ class VisionTransformer(nn.Module):
         _check_words(**{f"sub_norm {part}": (part, PARTS) for part in sub_norm})
         _check_words(**{f"layer_scale_on {part}": (part, PARTS) for part in layer_scale_on})
         _check_numbers(
-            1, embed_dim=embed_dim, depth=depth, num_heads=num_heads, in_chans=in_chans, pool_heads=pool_heads or 1
+            1,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            in_chans=in_chans,
+            pool_heads=pool_heads or 1,
+            head_hidden=1 if head_hidden is None else head_hidden,
         )
         _check_numbers(0, num_classes=num_classes, num_registers=num_registers)
         _check_shares(drop_path, dropout, attention_dropout, projection_dropout, patch_dropout)
@@ -173,6 +192,7 @@ class VisionTransformer(nn.Module):
         self.num_classes, self.embed_dim, self.in_chans = num_classes, embed_dim, in_chans
         self.pooling, self.patch_dropout, self.checkpointing = pooling, patch_dropout, checkpointing
         self.num_registers = num_registers
+        self.any_size = False
         self.num_prefix_tokens = int(class_token) + int(distillation_token) + num_registers
 
         def normalise(dim: int) -> nn.Module:
@@ -183,9 +203,12 @@ class VisionTransformer(nn.Module):
                 self.patch_size, in_chans, embed_dim, bias=patch_bias, norm=normalise(embed_dim) if patch_norm else None
             )
         else:
-            self.patch_embedding = (ConvStem if stem == "conv" else ShiftedPatchEmbedding)(
-                self.patch_size, in_chans, embed_dim
-            )
+            stems: dict[str, type[nn.Module]] = {
+                "conv": ConvStem,
+                "pooled": PooledStem,
+                "shifted": ShiftedPatchEmbedding,
+            }
+            self.patch_embedding = stems[stem](self.patch_size, in_chans, embed_dim)
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.distillation_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if distillation_token else None
         self.registers = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
@@ -268,14 +291,33 @@ class VisionTransformer(nn.Module):
         if num_classes == 0:
             self.head: Any = nn.Identity()
         elif distillation_token and pooling == "cls":
+            if head_hidden is not None:
+                raise ValueError(
+                    f"head_hidden={head_hidden} and distillation_token=True do not go together: that token has a classifier "
+                    "of its own"
+                )
             self.head = PairedHead(embed_dim, num_classes)
+        elif head_hidden is not None:
+            self.head = HiddenHead(self.num_features, head_hidden, num_classes, dropout)
         else:
             self.head = nn.Linear(self.num_features, num_classes)
         self.initialize()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (b, c, h, w) -> logits (b, k)."""
-        return self.head(self.head_dropout(self.pool(self.forward_features(images))))
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, apart: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, images: Tensor, apart: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """images (b, c, h, w) -> logits (b, k).
+
+        apart: of a distilled model, whose head is a `PairedHead`, its logits for the label and for the teacher's answer
+        instead of their mean, each (b, k).
+        """
+        # Of the last block's tokens [CLS] pooling reads the first alone, so in training the others may be left out there.
+        read = self.pooler.count if self.training and type(self.pooler) is TokenPool else None
+        features = self.head_dropout(self.pool(self.norm(self._through_blocks(images, kept=read))))
+        return self.head.pair(features) if apart else self.head(features)
 
     @overload
     def forward_features(self, images: Tensor) -> Tensor: ...
@@ -293,6 +335,13 @@ class VisionTransformer(nn.Module):
         found = self.forward_intermediates(images, attention=True)
         return found.tokens, found.attention
 
+    def forward_visible(self, images: Tensor, visible: Tensor) -> Tensor:
+        """images (b, c, h, w), visible (b, m): the patches of each image that are kept, by number, ascending ->
+        normalised tokens (b, num_prefix_tokens + m, d). The others go through no block, and nothing attends to them
+        (masked autoencoding, arXiv:2111.06377, section 3); patch dropout does not act.
+        """
+        return self.norm(self._through_blocks(images, visible=visible))
+
     def forward_intermediates(self, images: Tensor, attention: bool = False) -> Intermediates:
         """images (b, c, h, w) -> the tokens after every block and, on request, every block's attention."""
         layers: list[Tensor] = []
@@ -301,20 +350,30 @@ class VisionTransformer(nn.Module):
         return Intermediates(tokens, layers, maps or [])
 
     def _through_blocks(
-        self, images: Tensor, layers: list[Tensor] | None = None, attention: list[Tensor] | None = None
+        self,
+        images: Tensor,
+        layers: list[Tensor] | None = None,
+        attention: list[Tensor] | None = None,
+        visible: Tensor | None = None,
+        kept: int | None = None,
     ) -> Tensor:
+        """kept: where given, so many tokens are read of what comes out; then the last block may give these alone."""
         tokens = self.embed(images)
         rotations = [None] * len(self.blocks)
         if self.rope is not None:
             num_plain = self.num_prefix_tokens - self.num_registers
-            rotations = self.rope(self.grid_size, num_plain, self.num_registers, tokens.device)
-        if self.training and self.patch_dropout:
-            tokens, kept = self._drop_patches(tokens)
-            rotations = [rotation and take(rotation, kept) for rotation in rotations]
+            rotations = self.rope(self._grid_of(images), num_plain, self.num_registers, tokens.device)
+        if visible is None and self.training and self.patch_dropout:
+            visible = self._draw_patches(tokens)
+        if visible is not None:
+            tokens, places = self._keep_patches(tokens, visible)
+            rotations = [rotation and take(rotation, places) for rotation in rotations]
         tokens = self.input_norm(tokens)
         for block, rotation in zip(self.blocks, rotations, strict=True):
             if self.checkpointing and self.training and attention is None:
                 tokens = checkpoint(block, tokens, rotation, use_reentrant=False)
+            elif kept is not None and block is self.blocks[-1] and type(block) is TransformerBlock:
+                tokens = block(tokens, rotation, attention, kept)
             else:
                 tokens = block(tokens, rotation, attention)
             if layers is not None:
@@ -324,22 +383,46 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """images (b, c, h, w) -> the sequence (b, num_prefix_tokens + n, d) of tokens with their positions.
 
-        Raises ValueError for images of another size or number of channels than the model was built for.
+        Raises ValueError for images of another size or number of channels than the model was built for; with `any_size`,
+        in training, for sides that are no multiple of the patch.
         """
         # Not left to the addition below: 32 x 64 pixels for a model of 64 x 32 have the right number of patches.
         if images.ndim != 4 or tuple(images.shape[1:]) != (self.in_chans, *self.image_size):
-            wanted = ", ".join(str(size) for size in (self.in_chans, *self.image_size))
-            raise ValueError(f"the model takes images (b, {wanted}), got {tuple(images.shape)}")
+            self._check_other_size(images)
         patches = self.patch_embedding(images)
         named: list[Tensor] = [token for token in (self.class_token, self.distillation_token) if token is not None]
         registers: list[Tensor] = [self.registers] if self.registers is not None else []
         if self.position_embedding is not None:
             placed = self.num_placed_tokens
-            patches = patches + self.position_embedding[:, placed:]
+            grid = self._grid_of(images)
+            positions = self.position_embedding[:, placed:]
+            if grid != self.grid_size:
+                positions = resample_positions(positions, self.grid_size, grid)
+            patches = patches + positions
             if placed:
                 named = [torch.cat(named, dim=1) + self.position_embedding[:, :placed]]
         prefix = [token.expand(patches.shape[0], -1, -1).to(patches.dtype) for token in named + registers]
         return torch.cat([*prefix, patches], dim=1) if prefix else patches
+
+    def _grid_of(self, images: Tensor) -> tuple[int, int]:
+        """(rows, columns) of the patches of images (b, c, h, w)."""
+        if not self.any_size:
+            return (
+                self.grid_size
+            )  # known beforehand, so that an exported or compiled model divides no sizes of its input
+        return images.shape[2] // self.patch_size[0], images.shape[3] // self.patch_size[1]
+
+    def _check_other_size(self, images: Tensor) -> None:
+        """Raise ValueError for images that are not of the model's own size, unless they may be."""
+        if not (self.any_size and self.training):
+            wanted = ", ".join(str(size) for size in (self.in_chans, *self.image_size))
+            raise ValueError(f"the model takes images (b, {wanted}), got {tuple(images.shape)}")
+        sides = zip(images.shape[2:], self.patch_size, strict=False)
+        if images.ndim != 4 or images.shape[1] != self.in_chans or any(side % p or side < p for side, p in sides):
+            raise ValueError(
+                f"in training the model takes images (b, {self.in_chans}, h, w) with sides that are multiples of the patch, "
+                f"{self.patch_size[0]} x {self.patch_size[1]}, got {tuple(images.shape)}"
+            )
 
     def pool(self, tokens: Tensor) -> Tensor:
         """tokens (b, num_prefix_tokens + n, d) -> features (b, f), what the head reads."""
@@ -349,19 +432,22 @@ class VisionTransformer(nn.Module):
         """tokens (b, num_prefix_tokens + n, d) -> (b, num_prefix_tokens + n): each token's share in what `pool` gives."""
         return self.pooler.weights(tokens)
 
-    def _drop_patches(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Another random choice of patches for each image; returns the shorter sequence and the places (b, m) kept."""
+    def _draw_patches(self, tokens: Tensor) -> Tensor:
+        """Another random choice of patches for each image: those (b, m) that patch dropout leaves."""
         b, count = tokens.shape[0], tokens.shape[1] - self.num_prefix_tokens
         left = max(1, round(count * (1 - self.patch_dropout)))
-        order = torch.rand(b, count, device=tokens.device).argsort(dim=1)[:, :left].sort(dim=1).values
-        prefix = torch.arange(self.num_prefix_tokens, device=tokens.device).expand(b, -1)
-        kept = torch.cat([prefix, order + self.num_prefix_tokens], dim=1)
+        return torch.rand(b, count, device=tokens.device).argsort(dim=1)[:, :left].sort(dim=1).values
+
+    def _keep_patches(self, tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """The sequence with the patches (b, m) alone, and the places (b, num_prefix_tokens + m) kept."""
+        prefix = torch.arange(self.num_prefix_tokens, device=tokens.device).expand(len(tokens), -1)
+        kept = torch.cat([prefix, visible + self.num_prefix_tokens], dim=1)
         return tokens.gather(1, kept[:, :, None].expand(-1, -1, tokens.shape[-1])), kept
 
     def initialize(self) -> None:
         """The initialisation of the paper's own code: Xavier for attention and MLP (query, key and value each for
         itself), LeCun for the patch projection, 0.02 for positions, registers and the pooling query, zero for [CLS],
-        biases and head.
+        biases and what gives the logits.
         """
         for module in (*self.blocks.modules(), *self.pooler.modules()):
             if isinstance(module, nn.Linear):
@@ -381,8 +467,25 @@ class VisionTransformer(nn.Module):
         for name, parameter in self.named_parameters():
             if name in ("position_embedding", "registers", "pooler.probe"):
                 nn.init.trunc_normal_(parameter, std=0.02)
+            elif name == "head.hidden.weight":
+                nn.init.xavier_uniform_(parameter)
             elif name.startswith("head."):
                 nn.init.zeros_(parameter)
+
+
+def side_unit(model: nn.Module) -> tuple[int, int]:
+    """(height, width) in pixels that sides of training images are multiples of: a ViT's patch, 8 for other networks."""
+    for module in model.modules():
+        if isinstance(module, VisionTransformer):
+            return module.patch_size
+    return (8, 8)
+
+
+def train_at_any_size(model: nn.Module) -> None:
+    """Let every `VisionTransformer` in `model` train on other sizes too; convolutional networks do so anyway."""
+    for module in model.modules():
+        if isinstance(module, VisionTransformer):
+            module.any_size = True
 
 
 def _check_words(**given: tuple[object, tuple[object, ...]]) -> None:

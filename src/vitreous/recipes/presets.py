@@ -8,7 +8,7 @@ from dataclasses import replace
 from vitreous.config.facts import DataFacts
 from vitreous.config.train import AugmentConfig, Preset
 
-_NOTHING = AugmentConfig(
+NOTHING = AugmentConfig(
     horizontal_flip=False,
     vertical_flip=False,
     quarter_turns=False,
@@ -17,6 +17,7 @@ _NOTHING = AugmentConfig(
     scale=0.0,
     shear=0.0,
     crop_area=1.0,
+    pad_crop=0,
     rand_augment_ops=0,
     rand_augment_magnitude=0,
     three_augment=False,
@@ -32,12 +33,12 @@ _NOTHING = AugmentConfig(
     mix_until=0.8,
     repeats=1,
     start_size=1.0,
-    full_size_from=0.0,
+    full_size_from=0.7,
 )
 
 
 def _over_nothing(**changes: object) -> AugmentConfig:
-    return replace(_NOTHING, **changes)  # type: ignore[arg-type]
+    return replace(NOTHING, **changes)  # type: ignore[arg-type]
 
 
 AUGMENTATION: dict[Preset, AugmentConfig] = {

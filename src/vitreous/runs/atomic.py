@@ -47,11 +47,19 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left below `folder`. Only for who is its one writer."""
+    for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+
+
 def storage_error(path: Path, error: OSError) -> RunError:
     """The sentence for a write that failed: what, why, what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG):
+        what = "The largest allowed size of a file is reached" if error.errno == errno.EFBIG else "The disk is full"
         return RunError(
-            f"The disk is full: {path.name!r} could not be written to {str(path.parent)!r}. What was there before is intact.",
+            f"{what}: {path.name!r} could not be written to {str(path.parent)!r}. What was there before is intact.",
             "Free some space, or choose another place with --out, and run the same command again with --resume.",
         )
     return RunError(

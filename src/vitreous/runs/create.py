@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from typing import Literal
 from vitreous.errors import UsageError
 from vitreous.runs.atomic import storage_error
 from vitreous.runs.folder import CHECKPOINTS, CONFIG, RUN_JSON, read_facts
+from vitreous.runs.lock import LOCK, RunLock
 
 RUNS = Path("runs")
 
@@ -33,10 +35,25 @@ class Claim:
         if not self.replaces:
             return
         try:
-            shutil.rmtree(self.path)
-            self.path.mkdir()
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != LOCK:  # a lock that is gone would lock nobody out
+                    entry.unlink()
         except OSError as error:
             raise storage_error(self.path, error) from error
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[str]:
+        """Inside the block no other process writes to the folder; yields what is to be said where that cannot be assured.
+
+        Raises UsageError when another process is writing to it.
+        """
+        lock = RunLock(self.path)
+        try:
+            yield lock.note
+        finally:
+            lock.release()
 
     def release(self) -> None:
         """Give the place back: remove the folders made for it, as far as they are still empty."""
@@ -55,7 +72,7 @@ def claim(out: Path | None, name: str, *, resume: bool = False, overwrite: bool 
     path = out if out is not None else default_place(name)
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {str(path)!r} is a file.", "Name a folder.")
-    occupied = path.is_dir() and any(path.iterdir())
+    occupied = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
     if resume and occupied:
         if not _is_run(path):
             raise UsageError(f"{str(path)!r} is not a run folder, so it cannot be continued.", "Check --out.")

@@ -45,10 +45,11 @@ class RunFolder:
     facts: dict[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> RunFolder:
+    def open(cls, path: str | Path, *, verify: bool = True, pretrained: bool = False) -> RunFolder:
         """Read and check a run folder. Raises RunError for one that is absent, unfinished, damaged or too new.
 
         verify: compare the sha256 of every file the run vouches for; off only where a caller has just written them.
+        pretrained: whether a model pretrained without labels will do, which knows no classes.
         """
         path = Path(path)
         if not path.exists():
@@ -65,9 +66,19 @@ class RunFolder:
         if facts.get("status") != "complete":
             raise _half_written(path, facts.get("data", {}).get("source"))
         run = cls(path, facts)
+        if not pretrained:
+            run.require_classes()
         if verify:
             run.verify()
         return run
+
+    def require_classes(self) -> None:
+        """Raise RunError for a model that was pretrained without labels and so has nothing to answer."""
+        if self.facts.get("task") == "pretrain":
+            raise RunError(
+                f"{str(self.path)!r} holds a model pretrained on images without labels: it knows no classes yet.",
+                f"Train a classifier from it: vitreous train DATA --init {shlex.quote(str(self.path))}",
+            )
 
     @property
     def name(self) -> str:

@@ -42,6 +42,7 @@ class Predictor:
         Raises RunError for a folder that cannot be used, UsageError for an unknown engine, MissingExtraError.
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+        folder.require_classes()
         return cls(folder, load_engine(folder, engine, threads))
 
     @property

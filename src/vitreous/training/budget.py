@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from contextlib import closing
+from dataclasses import replace
 
 import torch
 
 from vitreous.engines.cpu import fast_matmul
 from vitreous.training.checkpoint import TrainState
-from vitreous.training.loop import Batches, FitSettings, backward, update
 from vitreous.training.objective import Objective
+from vitreous.training.settings import Batches, FitSettings, Supply
+from vitreous.training.step import gradient_norm, gradients, update
+from vitreous.training.team import ALONE
 
 
 def seconds_per_step(
@@ -19,25 +23,20 @@ def seconds_per_step(
 ) -> float:
     """Median time of one optimiser step, measured on a copy so that training itself starts untouched.
 
-    limit: seconds the measurement may take; at least three steps are timed after two that warm up.
+    What the processes of a team tell each other is left out. limit: seconds the measurement may take; at least three steps are timed after two that warm up.
     """
-    trial = copy.deepcopy(state)
+    trial, settings = copy.deepcopy(state), replace(settings, team=ALONE)
     trial.model.train()
-    accumulation = settings.optim.accumulation or 1
     times: list[float] = []
     end = time.monotonic() + limit
-    supply = batches.prefetch(0, 10_000)
-    with fast_matmul(settings.device == "cpu"), torch.random.fork_rng():
-        try:
-            while len(times) < 5 or (time.monotonic() < end and len(times) < 200):
-                begin = time.monotonic()
-                for _ in range(accumulation):
-                    _, images, targets = next(supply)
-                    backward(trial, images, targets, settings, objective)
-                update(trial, 0.0, settings.optim.clip_norm or 0.0)
-                if settings.device == "cuda":
-                    torch.cuda.synchronize()
-                times.append(time.monotonic() - begin)
-        finally:
-            supply.close()  # type: ignore[attr-defined]
+    supply = Supply(batches, settings, 0, 10_000)
+    with closing(supply), fast_matmul(settings.device == "cpu"), torch.random.fork_rng():
+        while len(times) < 5 or (time.monotonic() < end and len(times) < 200):
+            begin = time.monotonic()
+            gradients(trial, supply.step(), settings, objective)
+            gradient_norm(trial, settings.optim.clip_norm or 0.0)
+            update(trial, 0.0)
+            if settings.device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.monotonic() - begin)
     return statistics.median(times[2:])

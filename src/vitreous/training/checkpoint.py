@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vitreous.runs.atomic import TEMPORARY_SUFFIX, write_bytes
+from vitreous.runs.atomic import remove_leftovers, write_bytes
 from vitreous.training.ema import Ema
+from vitreous.training.team import ALONE, Team
 
 KEEP = 2
 BEST = "best.safetensors"
@@ -37,36 +38,75 @@ class TrainState:
     """Optimiser steps done."""
     best_score: float = float("-inf")
     best_step: int = 0
+    stale: int = 0
+    """Validations since the one with the best score."""
     seconds: float = 0.0
     """Wall time spent training, over all sessions."""
+    micro_batch: int = 0
+    """Images that go through the model at once; 0 takes a batch whole."""
+    skipped: list[int] = field(default_factory=list)
+    """Steps (1-based) that were left out because loss or gradient was not finite."""
     notes: list[str] = field(default_factory=list)
+    """Sentences that the report must carry."""
 
 
-def save_checkpoint(state: TrainState, folder: Path) -> Path:
-    """Write `step_NNNNNNNN.safetensors` and drop all but the two newest. Raises RunError when the disk is full."""
+def save_checkpoint(state: TrainState, folder: Path, team: Team = ALONE) -> Path:
+    """Write `step_NNNNNNNN.safetensors` and drop all but the two newest. Raises RunError when the disk is full.
+
+    team: its processes all call this, for each may hold a slice of the weights; rank 0 writes, and all return when it has.
+    """
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
     for parameter, values in state.optimizer.state.items():
         tensors |= {f"optimizer.{key}.{names[id(parameter)]}": value for key, value in values.items()}
+    tensors = _whole(tensors, team)
     facts = {
         "step": state.step,
         "best_score": state.best_score,
         "best_step": state.best_step,
+        "stale": state.stale,
         "seconds": state.seconds,
+        "micro_batch": state.micro_batch,
+        "skipped": state.skipped,
+        "notes": state.notes,
         "scaler": state.scaler.state_dict(),
         "checksum": _checksum(tensors),
     }
     path = folder / f"step_{state.step:08d}.safetensors"
-    _save(tensors, path, {"vitreous": json.dumps(facts)})
-    for old in sorted(folder.glob(PATTERN))[:-KEEP]:
-        old.unlink(missing_ok=True)
+    if team.is_main:
+        _save(tensors, path, {"vitreous": json.dumps(facts)})
+        # A later state is one that was damaged and passed over when this run was continued.
+        earlier = [each for each in sorted(folder.glob(PATTERN)) if each.name <= path.name]
+        for old in set(folder.glob(PATTERN)) - set(earlier[-KEEP:]):
+            old.unlink(missing_ok=True)
+    team.barrier()
     return path
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """The weights alone, as `model.safetensors` and `best.safetensors` hold them."""
-    _save(dict(model.state_dict()), path, {"format": "pt"})
+def save_weights(model: nn.Module, path: Path, team: Team = ALONE) -> None:
+    """The weights alone, as `model.safetensors` and `best.safetensors` hold them; in a team as `save_checkpoint`."""
+    tensors = _whole(dict(model.state_dict()), team)
+    if team.is_main:
+        _save(tensors, path, {"format": "pt"})
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of which each process holds a slice put together, in all of them at once; any other as it is."""
+    together = getattr(value, "full_tensor", None)
+    return value if together is None else together()
+
+
+def _whole(tensors: dict[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """All tensors put together, one after the other, and kept by rank 0, on the CPU where they were in slices."""
+    if team.size == 1:
+        return tensors
+    found = {}
+    for name, value in tensors.items():
+        together = whole(value.detach())
+        if team.is_main:
+            found[name] = together if together is value else together.cpu()
+    return found
 
 
 def restore_newest(state: TrainState, folder: Path) -> list[str]:
@@ -74,8 +114,7 @@ def restore_newest(state: TrainState, folder: Path) -> list[str]:
 
     A damaged file is passed over for the one before it. With none, `state` stays as it is.
     """
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(folder)
     skipped = []
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
@@ -105,6 +144,9 @@ def _restore(state: TrainState, path: Path) -> None:
         state.optimizer.state[parameters[name]] = {kind: value.to(device) for kind, value in values.items()}
     state.step, state.best_step = int(facts["step"]), int(facts["best_step"])
     state.best_score, state.seconds = float(facts["best_score"]), float(facts["seconds"])
+    state.stale = int(facts.get("stale", 0))
+    state.micro_batch = int(facts.get("micro_batch", state.micro_batch))
+    state.skipped, state.notes = list(facts.get("skipped", [])), list(facts.get("notes", []))
     with contextlib.suppress(KeyError):
         state.scaler.load_state_dict(facts["scaler"])
 

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from vitreous.config.train import OptimConfig, Precision
 from vitreous.engines.cpu import fast_matmul
-from vitreous.errors import StoppedError, VitreousError
-from vitreous.training.checkpoint import BEST, TrainState, save_checkpoint, save_weights
+from vitreous.errors import StoppedError
+from vitreous.training.allocator import keep_memory
+from vitreous.training.checkpoint import TrainState, save_checkpoint
+from vitreous.training.memory import halve, is_out_of_memory
+from vitreous.training.meter import Meter
+from vitreous.training.nonfinite import FiniteGuard, NameImages
 from vitreous.training.objective import Objective
-from vitreous.training.optim import learning_rate
-from vitreous.training.precision import autocast
+from vitreous.training.schedule import learning_rate
+from vitreous.training.settings import Batches, FitSettings, Supply
 from vitreous.training.signals import StopFlag
+from vitreous.training.step import gradient_norm, gradients, step_seed, update
+from vitreous.training.validation import Evaluate, conclude, out_of_patience, validate
 
-
-class Batches(Protocol):
-    """Training batches by number, so that any step can be taken again."""
-
-    batch_size: int
-
-    def prefetch(self, start: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]: ...
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """The part of the resolved settings that the loop reads."""
-
-    steps: int
-    optim: OptimConfig
-    precision: Precision
-    device: str
-    seed: int
-    steps_per_epoch: int
-    validate_every: int
-    """Optimiser steps between validations; each also saves a checkpoint."""
-    log_every: int
-    deadline: float = math.inf
-    """`time.monotonic()` at which training ends early, so that a promised budget is kept."""
+__all__ = ["Batches", "FitSettings", "fit", "step_seed"]
 
 
 def fit(
@@ -55,63 +33,69 @@ def fit(
     settings: FitSettings,
     *,
     objective: Objective,
-    evaluate: Callable[[nn.Module], dict[str, float]],
+    evaluate: Evaluate,
     record: Callable[[dict[str, Any]], None],
     stop: StopFlag,
     checkpoints: Path,
     until: int | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+    name_images: NameImages | None = None,
 ) -> None:
     """Train `state` from its step to `settings.steps`, or to `until` where the rest is still to be planned.
 
-    evaluate: takes the averaged model and returns named numbers, among them `val_score` (larger is better) and its
-    standard error `val_error` (0 when absent), by which `best.safetensors` is chosen. record: receives each row of the history.
+    evaluate: its `val_score` chooses `best.safetensors`. record: receives each row of the history. warn: receives what
+    happened and was dealt with: memory that ran out, steps that were left out. name_images: tells which images were in a
+    batch whose loss is not finite.
 
-    Raises StoppedError after saving when `stop` was set, VitreousError when the loss is not finite.
+    Raises StoppedError after saving when `stop` was set, VitreousError when the loss or the gradient is not finite and
+    `on_nan` does not leave such steps out, UsageError when not even single images fit into memory.
     """
-    optim, accumulation = settings.optim, settings.optim.accumulation or 1
-    started, spent = time.monotonic(), state.seconds
-    logged_at, logged_step, summed = time.monotonic(), state.step, 0.0
-    state.model.train()
+    optim = settings.optim
     goal = settings.steps if until is None else min(until, settings.steps)
-    supply = batches.prefetch(state.step * accumulation, goal * accumulation)
-    with closing(supply), fast_matmul(settings.device == "cpu"), torch.random.fork_rng():  # type: ignore[type-var]
-        while state.step < goal:
+    supply = Supply(batches, settings, state.step, goal)
+    guard = FiniteGuard(state, settings, checkpoints, name_images)
+    meter = Meter(state, settings, batches.batch_size)
+    late = False
+    state.model.train()
+    on_cpu = settings.device == "cpu"
+    with closing(supply), fast_matmul(on_cpu), keep_memory(on_cpu), torch.random.fork_rng():
+        while state.step < goal and not out_of_patience(state, optim):
             rate = learning_rate(state.step, settings.steps, optim)
-            torch.manual_seed(step_seed(settings.seed, state.step))
-            total = torch.zeros((), device=settings.device)
-            for _ in range(accumulation):
-                _, images, targets = next(supply)
-                total += backward(state, images, targets, settings, objective)
-            update(state, rate, optim.clip_norm or 0.0)
+            try:
+                loss = gradients(state, supply.step(), settings, objective)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                warn(halve(state, batches.batch_size, error, settings.team))
+                supply.rewind(state.step)
+                continue
+            norm = gradient_norm(state, optim.clip_norm or 0.0)
+            taken = guard.passes(loss, norm, rate, warn)
+            if taken:
+                update(state, rate)
+            else:
+                state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
-            state.seconds = spent + time.monotonic() - started
-            summed = summed + total
+            meter.add(state, loss, skipped=not taken)
 
-            late = time.monotonic() > settings.deadline
+            stopping, late = settings.team.any(bool(stop), time.monotonic() > settings.deadline)
             last = state.step == settings.steps or late
-            due = last or state.step % settings.log_every == 0 or state.step % settings.validate_every == 0
-            if (due or stop) and not math.isfinite(float(total)):
-                raise _diverged(state.step, float(total), rate, checkpoints)
-            if due:
-                done, elapsed = state.step - logged_step, max(1e-9, time.monotonic() - logged_at)
-                row = {
-                    "step": state.step,
-                    "epoch": state.step / settings.steps_per_epoch,
-                    "loss": float(summed) / done,  # the mean since the row before
-                    "lr": rate,
-                    "images_per_s": done * accumulation * batches.batch_size / elapsed,
-                    "seconds": state.seconds,
-                    "peak_memory_bytes": peak_memory(settings.device),
-                }
-                if last or state.step % settings.validate_every == 0:
-                    row |= validate(state, evaluate, checkpoints)
-                    state.model.train()
+            validating = last or state.step % settings.validate_every == 0
+            if validating or stopping or state.step % settings.log_every == 0:
+                guard.settle(rate)
+            if validating or state.step % settings.log_every == 0:
+                row = meter.row(state, rate)
+                if validating:
+                    row |= validate(state, evaluate, checkpoints, optim.soup or 0, settings.team)
                 record(row)
-                logged_at, logged_step, summed = time.monotonic(), state.step, 0.0
-            if stop and not last:
-                save_checkpoint(state, checkpoints)
+                meter.restart(state)
+                # A row takes its time, and nobody should have to wait twice.
+                (stopping,) = settings.team.any(bool(stop))
+            if stopping and not last:
+                if not validating:
+                    save_checkpoint(state, checkpoints, settings.team)
                 raise StoppedError(
-                    f"Stopped by {stop.signal_name} after step {state.step} of {settings.steps}; the state is saved.",
+                    f"Stopped by {stop.signal_name or 'a signal'} after step {state.step} of {settings.steps}; the state is saved.",
                     f"Continue with: vitreous train DATA --out {checkpoints.parent} --resume",
                 )
             if late and state.step < settings.steps:
@@ -119,66 +103,5 @@ def fit(
                     f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
                 )
                 break
-
-
-def backward(state: TrainState, images: Tensor, targets: Tensor, settings: FitSettings, objective: Objective) -> Tensor:
-    """Forward and backward pass of one batch; its share of the step's loss, detached. Gradients add up until `update`."""
-    images, targets = images.to(settings.device), targets.to(settings.device)
-    with autocast(settings.precision, settings.device):
-        part = objective(state.model, images, targets) / (settings.optim.accumulation or 1)
-    state.scaler.scale(part).backward()
-    return part.detach()
-
-
-def update(state: TrainState, rate: float, clip_norm: float) -> None:
-    """One optimiser step with the gradients that have gathered: unscale, clip, step, average."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    if clip_norm:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.ema.update(state.model, state.step + 1)
-
-
-def validate(
-    state: TrainState, evaluate: Callable[[nn.Module], dict[str, float]], checkpoints: Path
-) -> dict[str, float]:
-    """Evaluate the averaged weights, keep them unless earlier ones were clearly better, save the state.
-
-    Clearly: by more than one standard error of the score (Breiman et al. 1984, section 3.4.3). On a small validation
-    part the single best score is often luck, and the later weights are the better ones.
-    """
-    numbers = evaluate(state.ema.model)
-    state.best_score = max(state.best_score, numbers["val_score"])
-    if numbers["val_score"] >= state.best_score - numbers.get("val_error", 0.0):
-        state.best_step = state.step
-        save_weights(state.ema.model, checkpoints / BEST)
-    save_checkpoint(state, checkpoints)
-    return numbers
-
-
-def peak_memory(device: str) -> int | None:
-    """Bytes: the most the GPU has held, or the most this process has on a CPU; None where the system does not say."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for torch's global generator (dropout, stochastic depth) that depends on nothing but run and step."""
-    return (seed * 1_000_003 + step) % 2**63
-
-
-def _diverged(step: int, value: float, rate: float, checkpoints: Path) -> VitreousError:
-    return VitreousError(
-        f"The loss became {value} at step {step} (learning rate {rate:.2g}). The states in {checkpoints} are from before.",
-        "Train again with a lower --optim.lr or a longer --optim.warmup.",
-    )
+    if state.step >= settings.steps or out_of_patience(state, optim) or late:
+        conclude(state, evaluate, optim, settings.steps, checkpoints, settings.team)

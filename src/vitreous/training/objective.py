@@ -6,6 +6,7 @@ its own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -14,6 +15,18 @@ from vitreous.training.losses import Loss
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, images (b, c, h, w), targets (b, k)) -> scalar. Called under autocast, in training mode."""
+
+
+class SharedObjective(ABC):
+    """An objective of several processes: each computes the loss of its own images, and the backward pass leaves the mean
+    gradient of all of them."""
+
+    @abstractmethod
+    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def exchange(self, now: bool) -> None:
+        """Whether the coming backward pass ends with the exchange of the gradients that have gathered."""
 
 
 def classify(loss: Loss) -> Objective:

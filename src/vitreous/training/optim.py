@@ -1,53 +1,38 @@
-"""AdamW's parameter groups and the learning-rate schedule."""
+"""The optimiser that a configuration names, over the groups of `training.groups`."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import nn
 
-from vitreous.config.train import OptimConfig
+from vitreous.config.optim import OptimConfig
+from vitreous.training.groups import hidden_matrices, parameter_groups, unadapted
+from vitreous.training.optimizers.lamb import Lamb
+from vitreous.training.optimizers.muon import Muon
+from vitreous.training.optimizers.schedule_free import ScheduleFree
 
-UNDECAYED_NAMES = (
-    "class_token",
-    "distillation_token",
-    "registers",
-    "position_embedding",
-    "frequencies",
-    "lambdas",
-    "probe",
-)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels, which decay; norms, biases, tokens and positions, which do not."""
-    decayed, undecayed = [], []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        spared = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in UNDECAYED_NAMES
-        (undecayed if spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"lamb": Lamb, "muon": Muon, "schedule-free": ScheduleFree}
+"""Those beside torch's AdamW."""
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`; `config` must be resolved (no None)."""
+    """The optimiser `config.name` (AdamW when None) over the model's trainable parameters.
+
+    config: with values for lr, weight_decay, beta1 and beta2. Each group's `lr_scale` is for the loop to multiply the
+    learning rate with.
+    """
     assert config.lr is not None and config.weight_decay is not None
     assert config.beta1 is not None and config.beta2 is not None
-    groups = parameter_groups(model, config.weight_decay)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
-
-
-def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
-    """Linear from near 0 to the peak over the warm-up share, then half a cosine down to `final_lr` times the peak.
-
-    step: 0-based index of the coming optimiser step; steps: how many there are.
-    """
-    assert config.lr is not None and config.warmup is not None and config.final_lr is not None
-    warmup = config.warmup_steps if config.warmup_steps is not None else round(config.warmup * steps)
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - 1 - warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+    kinds: dict[str, dict[str, Any]] = {}
+    if config.name == "lamb":
+        kinds = {name: {"adapted": False} for name in unadapted(model)}
+    elif config.name == "muon":
+        kinds = {name: {"parts": parts} for name, parts in hidden_matrices(model).items()}
+    layer_decay = 1.0 if config.layer_decay is None else config.layer_decay
+    groups = parameter_groups(model, config.weight_decay, layer_decay, kinds)
+    options: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2)}
+    if config.name in OPTIMIZERS:
+        return OPTIMIZERS[config.name](groups, **options)
+    return torch.optim.AdamW(groups, fused=True, **options)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitreous.config.audit import AuditConfig
-from vitreous.config.convert import from_dict
+from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.input import InputSpec
+from vitreous.config.reopen import reopened
 from vitreous.config.train import TrainConfig
 from vitreous.errors import ImageError
 from vitreous.inputs import ImageSource
@@ -61,6 +63,7 @@ class Classifier:
     def evaluate(self, data: object = None, *, split: str | None = None) -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
         require("Evaluation", "train")
+        self.run.require_classes()
         from vitreous.workflows.evaluate import evaluate
 
         return evaluate(self.run, data, split=split, engine=self._engine_name).metrics
@@ -69,6 +72,7 @@ class Classifier:
         """Write the model in another format, with the proof that it agrees; see `vitreous.export.export_run`."""
         from vitreous.export import export_run
 
+        self.run.require_classes()
         result = export_run(self.run, format, out=Path(out) if out else None, overwrite=overwrite)
         self.run = result.run
         return result
@@ -109,20 +113,38 @@ def load(path: str | Path, engine: str = "auto", threads: int | None = None) -> 
     return Classifier(RunFolder.open(path), engine, threads)
 
 
-def train(data: object, **settings: Any) -> Classifier:
+def train(data: object, *, config: TrainConfig | str | Path | None = None, **settings: Any) -> Classifier:
     """Train on whatever the command takes, or on a `datasets.Dataset` or `DatasetDict`; settings are the flags of `vitreous train` with underscores.
 
-    Nested ones are dictionaries: `optim={"lr": 3e-4}`. Raises UsageError for unknown names, and what training raises.
+    Nested ones are dictionaries: `optim={"lr": 3e-4}`. config: settings to start from, as `--config` takes them (the
+    config.json of a run or a TOML file), or a `TrainConfig`; those given beside it win, and what followed from what they
+    change is chosen anew. With several seeds or folds the classifier is the one of the run that validates best.
+    Raises UsageError for unknown names, and what training raises.
     """
     require("Training", "train")
-    from vitreous.workflows.train import train as train_run
+    from vitreous.workflows.repeat import train_all
 
     paths = {
         name: Path(settings[name])
         for name in ("out", "val", "test", "split", "fixes")
         if settings.get(name) is not None
     }
-    return Classifier(train_run(data, from_dict(TrainConfig, {**settings, **paths})))
+    return Classifier(train_all(data, _laid_over(config, {**settings, **paths})).run)
+
+
+def _laid_over(config: TrainConfig | str | Path | None, settings: dict[str, Any]) -> TrainConfig:
+    """The settings of a configuration with others in their place."""
+    if config is None:
+        return from_dict(TrainConfig, settings)
+    if not isinstance(config, TrainConfig):
+        # A run folder is never written into by repeating its settings.
+        config = replace(from_dict(TrainConfig, read_settings(Path(config))), out=None)
+    nested = {name: value for name, value in settings.items() if isinstance(value, dict)}
+    changed = {name for name in settings if name not in nested}
+    changed |= {f"{name}.{inner}" for name, values in nested.items() for inner in values}
+    base = to_dict(reopened(config, changed))
+    base |= {name: {**base[name], **value} for name, value in nested.items() if isinstance(base.get(name), dict)}
+    return from_dict(TrainConfig, {**base, **{name: value for name, value in settings.items() if name in changed}})
 
 
 def audit(data: object, **settings: Any) -> Audit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -17,12 +18,17 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "torchvision", "timm", "einops", "safetensors", "scipy", "sklearn", "matplotlib"),
     "serve": SERVE_PACKAGES,
     "export": ("onnx", "onnxscript"),
+    "track": ("tensorboard", "mlflow"),
 }
 """Import names behind each extra."""
 
 _DISTRIBUTIONS = (
     "vitreous", "numpy", "pillow", "pyarrow", "onnxruntime", "torch", "torchvision", "timm", "onnx", "fastapi",
 )  # fmt: skip
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container its limits."""
 
 
 def require(what: str, *extras: str) -> None:
@@ -45,14 +51,38 @@ def versions() -> dict[str, str]:
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be taken without swapping; 4 GiB where the system does not say."""
-    try:
+    """Bytes of memory that can be taken without swapping, or before a container's limit; 4 GiB where the system does not say."""
+    found = [*_free_of_machine(), *_free_of_container()]
+    return min(found, default=4 * 2**30)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can be taken on a device; a GPU's own for CUDA."""
+    if device != "cuda":
+        return available_memory()
+    import torch
+
+    return torch.cuda.mem_get_info()[0]
+
+
+def _free_of_machine() -> list[int]:
+    with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return 4 * 2**30
+                return [int(line.split()[1]) * 1024]
+    return []
+
+
+def _free_of_container() -> list[int]:
+    """What the limit of a control group leaves, version 2 or 1. Pages of files that can be dropped count as free."""
+    for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        folder = CONTROL_GROUP if limit == "memory.max" else CONTROL_GROUP / "memory"
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / limit).read_text(encoding="utf-8"))  # "max" is no number: there is no limit
+            statistics = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+            droppable = [int(line.split()[1]) for line in statistics if line.startswith("inactive_file ")]
+            return [max(0, most - int((folder / used).read_text(encoding="utf-8")) + sum(droppable))]
+    return []
 
 
 def processor() -> str:

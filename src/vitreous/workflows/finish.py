@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from vitreous.config.convert import to_dict
 from vitreous.data import PixelStore
@@ -24,6 +25,7 @@ from vitreous.evaluation.calibration import Temperature, fit_temperature
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.strangeness import fit_strangeness
 from vitreous.evaluation.words import counted
+from vitreous.models.lora import without_lora
 from vitreous.runs.atomic import sha256_file, write_json, write_with
 from vitreous.runs.decision import probabilities
 from vitreous.runs.folder import (
@@ -61,10 +63,8 @@ class Scored:
 def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Reporter, began: float) -> RunFolder:
     """Write everything a run folder holds, `run.json` last. Returns the finished run."""
     model = state.ema.model
-    try:
-        model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reporter.warn(f"{BEST} cannot be read ({type(error).__name__}); the last weights are kept in its place.")
+    load_best(model, path, reporter)
+    state.ema.model = model = without_lora(model)
     engine = engine_for(model, setup.spec.shape, setup.device)
     save_weights(model, path / MODEL)
 
@@ -77,6 +77,14 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     # From here on nothing is chosen any more: the test part may be opened, once.
     with setup.material.source.unlocked("scoring the test part"):
         return _measure(path, state, setup, data, reporter, began, _Chosen(engine, val, temperature, abstention))
+
+
+def load_best(model: nn.Module, path: Path, reporter: Reporter) -> None:
+    """Put the best weights of a run into the model; it keeps its own, with a warning, where they cannot be read."""
+    try:
+        model.load_state_dict(load_file(path / CHECKPOINTS / BEST))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reporter.warn(f"{BEST} cannot be read ({type(error).__name__}); the last weights are kept in its place.")
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,12 @@ def _measure(
         )
         for name, part in (("val", val), ("test", test))
     }
-    timing = _timing(path, state, began)
+    spent = timing(path, state, began)
     leaks = setup.material.split.leak_count
     notes = [leak_note(leaks)] if leaks else []
     notes += [note for note in (temperature.note, abstention.note) if note]
     notes += state.notes
-    document = metrics_document(results, timing, notes)
+    document = metrics_document(results, spent, notes)
     write_json(path / METRICS, document)
 
     facts = _facts(path, state, setup, data, document)
@@ -149,7 +157,7 @@ def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, repo
     write_with(path / STRANGENESS, fitted.save)
 
 
-def _timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
+def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
     rows = [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
     rates = [row["images_per_s"] for row in rows]
     return {
@@ -158,6 +166,7 @@ def _timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
         "images_per_s": round(float(np.median(rates)), 1) if rates else None,
         "steps": state.step,
         "best_step": state.best_step,
+        "peak_memory_bytes": max((row["peak_memory_bytes"] or 0 for row in rows), default=0) or None,
         "processor": processor(),
     }
 
@@ -190,6 +199,7 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
         "split_sha256": split.digest(),
         "seed": config.seed,
         "weights": setup.start.weights,
+        **({"teacher": setup.teacher.facts} if setup.teacher else {}),
         "training": {
             "steps": state.step,
             "best_step": state.best_step,

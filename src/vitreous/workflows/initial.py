@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vitreous.models.fit import load_into
 from vitreous.models.layers.patch import Size
 from vitreous.models.presets import full_name, parse_vit
 from vitreous.models.vit import VisionTransformer
-from vitreous.runs.folder import RUN_JSON, read_facts
+from vitreous.runs.folder import RUN_JSON, RunFolder, read_facts
 from vitreous.workflows.reporter import Reporter
 
 PRETRAINED = {
@@ -35,6 +35,12 @@ PRETRAINED = {
 
 OURS = ((None, None), (16, None), (16, 224))
 """(patch, image) of the names that `PRETRAINED` answers for; of others it is timm's default."""
+
+WITHOUT_WEIGHTS = (
+    "head_hidden", "drop_path", "drop_path_shape", "dropout", "attention_dropout", "projection_dropout", "patch_dropout",
+    "checkpointing",
+)  # fmt: skip
+"""Settings of a network that leave the weights below its head what they are."""
 
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")
 """Licences of weights that `--init auto` may choose; any other must be named."""
@@ -56,11 +62,13 @@ class Start:
 def check_model(config: TrainConfig) -> None:
     """Say what cannot work before any image is read: weights that are not there, numbers and options that do not fit.
 
-    Raises WeightsError and UsageError.
+    Raises WeightsError and UsageError, and RunError for a run folder that is not finished.
     """
     if config.init not in ("auto", "scratch") and not config.init.startswith("timm:"):
         _check_exists(config.init)
     facts_file = Path(config.init) / RUN_JSON
+    if facts_file.is_file():
+        RunFolder.open(config.init, verify=False, pretrained=True)
     if config.model == "auto" or not is_vit(config.model) or facts_file.is_file():
         return
     net = {name: getattr(config.net, name) for name in config.net.__dataclass_fields__}
@@ -91,7 +99,7 @@ def settle_init(config: TrainConfig, facts: DataFacts, reporter: Reporter) -> Tr
         else f"images of {facts.short_side:.0f} px are too small for published weights"
         if facts.short_side < SMALLEST_FOR_PRETRAINED
         else "the model is changed by --net settings"
-        if config.net != NetConfig()
+        if replace(config.net, **dict.fromkeys(WITHOUT_WEIGHTS)) != NetConfig()
         else ""
     )
     if name is None or why:
@@ -158,6 +166,8 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
         fetched = _fetch(config.init, config.offline, reporter.say)
         reporter.say(f"initial weights {fetched.source}, for {found.name}; licence: {fetched.licence}")
         found = _agreed(found, fetched, net, reporter.say)
+    if config.method == "probe":
+        found = _reading_both(found)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = build(found)
@@ -180,6 +190,36 @@ def shape_of(name: str, init: str, sizes: dict[str, Any], net: dict[str, Any]) -
         if stored["family"] == "vit" and stored["name"] == name:
             return resized(Architecture(**stored), **sizes, **net)
     return architecture(name, **sizes, **net)
+
+
+def settled_net(found: Architecture, net: NetConfig) -> NetConfig:
+    """The settings of the network with those that its name decided; the stored ones then say what was built.
+
+    What cannot be said in them stays open: patches that are not square, a branch without a learned factor.
+    """
+    if found.family != "vit":
+        return net
+    options = inspect.signature(VisionTransformer.__init__).parameters
+    values = {}
+    for field in fields(net):
+        if getattr(net, field.name) is None and field.name in options:
+            value = found.arguments.get(field.name, options[field.name].default)
+            if field.name == "patch_size":
+                height, width = value if isinstance(value, list | tuple) else (value, value)
+                value = height if height == width else None
+            values[field.name] = value
+    return replace(net, **values)
+
+
+def _reading_both(found: Architecture) -> Architecture:
+    """The architecture for a probe: where the head reads [CLS], it reads the mean of the patches too, as DINOv2's do
+    (arXiv:2304.07193, section B.3). A norm after the pooling, whose weights are of one width, keeps it as it is.
+    """
+    options = inspect.signature(VisionTransformer.__init__).parameters
+    as_is = {"pooling": "cls", "output_norm": "tokens", "distillation_token": False}
+    if found.family != "vit" or any(found.arguments.get(name, options[name].default) != as_is[name] for name in as_is):
+        return found
+    return replace(found, arguments=found.arguments | {"pooling": "cls_mean"})
 
 
 def _agreed(found: Architecture, fetched: Fetched, net: dict[str, Any], say: Callable[[str], None]) -> Architecture:

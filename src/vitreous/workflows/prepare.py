@@ -23,6 +23,8 @@ from vitreous.workflows.reporter import Reporter
 
 RANGE_IMAGES = 500
 """Training images that the range of stored values is taken from."""
+SHARED_FROM = 64 * 2**20
+"""Bytes of decoded images from which several processes share one copy on disk, instead of each decoding its own."""
 ROOM_TO_MOVE = 1.15
 """Training images are kept this much larger than the model sees, so that random crops need not enlarge."""
 
@@ -40,6 +42,8 @@ class Material:
     """Class numbers (n,), aligned likewise."""
     shards: tuple[int, ...]
     """Training images in each shard, in their order; empty for data that do not come in shards."""
+    processes: int = 1
+    """That read the same images on this machine."""
 
     def store(
         self, part: str, spec: InputSpec, threads: int, reporter: Reporter, most: int | None = None
@@ -47,21 +51,35 @@ class Material:
         """Decode the images of one part (evenly spaced ones where it has more than `most`)."""
         rows = self.rows(part, most)
         # A quarter of what is free: the rest is for the model, the batches and other programs.
+        most_bytes = available_memory() // 4 // self.processes
         with reporter.task(f"reading {part} images", "images") as progress:
-            return PixelStore(
-                self.source,
-                rows,
-                spec,
-                threads=threads,
-                max_bytes=available_memory() // 4,
-                progress=progress.update,
-                digests=self.scan.hashes,
-            )
+
+            def held(max_bytes: int) -> PixelStore:
+                return PixelStore(
+                    self.source,
+                    rows,
+                    spec,
+                    threads=threads,
+                    max_bytes=max_bytes,
+                    progress=progress.update,
+                    digests=self.scan.hashes,
+                )
+
+            if self.processes == 1:
+                return held(most_bytes)
+            # One file on disk, decoded once, serves all processes; each has its own copy only where that cannot be.
+            shared = held(min(most_bytes, SHARED_FROM))
+            return shared if shared.where != "decoded each time" else held(most_bytes)
 
     def weights(self) -> np.ndarray | None:
         """float64 (n,): how much each image counts in training; None where all count the same."""
         weights = np.array([sample.weight for sample in self.source.samples])
         return None if (weights == 1).all() else weights
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have classes; pretraining does without."""
+        return bool(self.source.classes)
 
     def rows(self, part: str, most: int | None = None) -> np.ndarray:
         rows = self.split.indices(part)
@@ -75,6 +93,8 @@ def gather(
 ) -> Material:
     """Find the images, look at each once, and split them. Raises DataError, and GateError under `strict`.
 
+    For pretraining labels are not needed and count for nothing but the split, which is the one that training a classifier on
+    the same data makes: what that will be tested on is not looked at. Images without labels have no test part.
     previous: an earlier split of the same data, which images that are in it keep; origin: where it comes from, to be said
     where it matters.
     """
@@ -90,7 +110,10 @@ def gather(
         threads=config.threads,
         offline=config.offline,
         max_bad=config.max_bad,
-        several_labels=False,
+        trainable=not config.pretrains,
+        labelled=not config.pretrains,
+        several_labels=config.pretrains,
+        budget=parse_duration(config.time) if config.time else None,
     )
     if found.scan.bad:
         first = found.scan.bad[0]
@@ -112,7 +135,8 @@ def gather(
         reporter.warn(f"{len(split.conflicts):,} pairs show the same pixels under two labels; the first: {a} and {b}.")
     source = LockedSource(found.source, split.indices("test"))
     shards = found.source.select(split.indices("train").tolist()).shards
-    return Material(source, found.scan, split, found.labels, shards)
+    labels = np.zeros(len(split.paths), np.int64) if config.pretrains else found.labels
+    return Material(source, found.scan, split, labels, shards)
 
 
 def _tell_of(previous: Split, origin: str, found: Inspection, reporter: Reporter) -> None:
@@ -129,12 +153,13 @@ def _split(found: Inspection, config: TrainConfig, previous: Split | None, repor
         hashes,
         clusters=found.similar.clusters,
         near_pairs=[(pair.first, pair.second) for pair in found.similar.pairs],
-        seed=config.seed,
+        seed=config.seed if config.split_seed is None else config.split_seed,
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         previous=previous,
         private_groups=found.private_groups,
         folds=parse_fold(config.k_fold)[1] if config.k_fold else 5,
+        wanted=("test", "val") if found.source.classes else ("val",),
     )
     for note in split.notes:
         reporter.say(note)

@@ -54,9 +54,14 @@ def _same_question(run: Path, data: str, config: TrainConfig) -> bool:
     same = source == data or (is_path(source) and is_path(data) and Path(source).resolve() == Path(data).resolve())
     if not source or not same:
         return False
+    if not _facts(run).get("data", {}).get("labelled", True):
+        return False  # pretrained on images without labels, of which none was kept for a test
     stored = _settings(run)
     given = {"seed": config.seed, "val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
     given["group"] = config.group
+    given["seed"] = config.seed if config.split_seed is None else config.split_seed
+    if stored.get("split_seed") is not None:
+        stored["seed"] = stored["split_seed"]
     return stored.get("k_fold") is None and all(stored.get(name) == given[name] for name in MUST_AGREE)
 
 

@@ -29,7 +29,7 @@ from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.load import load_model
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.folder import RunFolder
-from vitreous.workflows.environment import available_memory, default_device, processor, require, versions
+from vitreous.workflows.environment import default_device, free_memory, processor, require, versions
 from vitreous.workflows.latency import Bare, all_cores, check_engines, choose_engines, time_engines
 from vitreous.workflows.reporter import Reporter, Silent
 
@@ -331,8 +331,3 @@ def _curve(each: Subject, device: str) -> list[dict[str, Any]]:
 def training_products(device: str) -> Setting:
     """How products are computed in fp32 training, on which the way of attention depends: see `engines.cpu`."""
     return partial(fast_matmul, device == "cpu")
-
-
-def free_memory(device: str) -> int:
-    """Bytes that can be taken on a device; a GPU's own for CUDA."""
-    return torch.cuda.mem_get_info()[0] if device == "cuda" else available_memory()

@@ -17,6 +17,7 @@ from vitreous.engines.cpu import fast_matmul
 from vitreous.evaluation import metrics
 from vitreous.runs.decision import probabilities
 from vitreous.training.precision import autocast
+from vitreous.training.team import ALONE, Team, is_sharded
 
 EVAL_BATCH = 64
 
@@ -35,16 +36,17 @@ def outputs(engine: Engine, store: PixelStore, progress: Callable[[int, int], No
 
 
 def validator(
-    store: PixelStore, labels: np.ndarray, precision: Precision, device: str
+    store: PixelStore, labels: np.ndarray, precision: Precision, device: str, team: Team = ALONE
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """The `evaluate` of the training loop: loss and accuracies on the validation part, in the training precision."""
+    """The `evaluate` of the training loop: loss and accuracies on the validation part, in the training precision.
+
+    In a team each process takes its share of the images, and each gets the numbers of all of them.
+    """
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         model.eval()
         with torch.inference_mode(), fast_matmul(device == "cpu"), autocast(precision, device):
-            batches = (torch.from_numpy(batch).to(device) for batch in eval_batches(store, EVAL_BATCH))
-            found = [model(images).float().cpu().numpy() for images in batches]
-        scores = probabilities(np.concatenate(found))
+            scores = probabilities(_logits(model, store, device, team))
         balanced = metrics.balanced_accuracy(scores, labels)
         return {
             "val_loss": float(metrics.nll(scores, labels)),
@@ -55,3 +57,23 @@ def validator(
         }
 
     return evaluate
+
+
+def _logits(model: nn.Module, store: PixelStore, device: str, team: Team) -> np.ndarray:
+    """Logits (n, k) of every image of the store, in its order, in every process of the team.
+
+    The processes take whole batches in turn, the very batches that one process alone would make, so that the numbers are
+    the same to the last bit however many there are; no image is counted twice to fill up.
+    """
+    count = -(-len(store) // EVAL_BATCH)
+    batches = eval_batches(store, EVAL_BATCH, team.rank, team.size)
+    none = torch.zeros(0, len(store.spec.classes))
+    found = [none, *(model(torch.from_numpy(batch).to(device)).float().cpu() for batch in batches)]
+    if is_sharded(model) and team.rank >= count % team.size > 0:
+        # The others have one batch more, for which they need our slices of the weights.
+        model(torch.from_numpy(next(eval_batches(store, EVAL_BATCH))).to(device))
+    logits = np.empty((len(store), len(store.spec.classes)), np.float32)
+    turns = np.arange(len(store)) // EVAL_BATCH % team.size
+    for rank, theirs in enumerate(team.gathered(torch.cat(found))):
+        logits[turns == rank] = theirs.numpy()
+    return logits

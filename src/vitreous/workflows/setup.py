@@ -1,45 +1,51 @@
-"""The parts of a training run put together, and its length in steps."""
+"""The parts of a training run put together."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from vitreous.config.facts import DataFacts
 from vitreous.config.input import InputSpec
-from vitreous.config.train import TrainConfig, parse_duration
+from vitreous.config.train import TrainConfig
 from vitreous.data import PixelStore
 from vitreous.data.augmentation.augment import Augment
+from vitreous.data.augmentation.size import SizePlan, plan_sizes
 from vitreous.data.batches import TrainBatches
+from vitreous.data.sampling import balanced_order
 from vitreous.data.sources.shard_order import BUFFER, shard_order
 from vitreous.errors import UsageError
-from vitreous.recipes.auto import ema_decay
-from vitreous.training.budget import seconds_per_step
+from vitreous.models.layers.pool import PairedHead
+from vitreous.models.masked import MaskedAutoencoder
+from vitreous.models.vit import VisionTransformer, side_unit, train_at_any_size
 from vitreous.training.checkpoint import TrainState
+from vitreous.training.distillation import distil
 from vitreous.training.ema import Ema
+from vitreous.training.learning import head_only
 from vitreous.training.loop import FitSettings
 from vitreous.training.losses import make_loss
 from vitreous.training.objective import Objective, classify
 from vitreous.training.optim import make_optimizer
 from vitreous.training.precision import gradient_scaler
+from vitreous.training.pretraining import reconstruct
+from vitreous.training.team import ALONE, Team
 from vitreous.workflows.initial import Start
 from vitreous.workflows.prepare import Material
-from vitreous.workflows.reporter import Reporter
+from vitreous.workflows.teacher import TeacherModel
 
 FEATURES_FROM = 3000
 """Training images whose features describe what is usual (see `evaluation.strangeness`)."""
-RESERVE = 8.0
-"""Seconds of a time budget kept for writing the report and everything else that comes after the last step."""
 MOST_VALIDATIONS = 20
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything a run is made of; `config` is complete once `plan_steps` has been over it."""
+    """Everything a run is made of; `config` is complete once `workflows.plan` has been over it."""
 
     config: TrainConfig
     material: Material
@@ -51,6 +57,10 @@ class Setup:
     device: str
     macs: int
     parameters: int
+    teacher: TeacherModel | None = None
+    """What is learned from besides, or instead of, the labels."""
+    team: Team = ALONE
+    """The processes that train together, each with batches of its own."""
 
     @property
     def batch_size(self) -> int:
@@ -61,32 +71,76 @@ class Setup:
     @property
     def steps_per_epoch(self) -> float:
         """Optimiser steps in which every training image is seen once."""
-        return len(self.train) / (self.batch_size * (self.config.optim.accumulation or 1))
+        return len(self.train) / (self.batch_size * self.batches_per_step)
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches whose gradients make one optimiser step, over all processes."""
+        return (self.config.optim.accumulation or 1) * self.team.size
 
     @property
     def objective(self) -> Objective:
         assert self.config.balance != "auto"
-        return classify(make_loss(self.config.loss, self.config.balance, torch.tensor(self.facts.train_counts)))
+        if self.config.pretrains:
+            assert isinstance(self.start.model, VisionTransformer)
+            return reconstruct(self.start.model.patch_size, bool(self.config.pretrain.normalise_pixels))
+        loss = make_loss(self.config.loss, self.config.balance, torch.tensor(self.facts.train_counts))
+        if self.teacher is None:
+            objective = classify(loss)
+        else:
+            apart = isinstance(getattr(self.start.model, "head", None), PairedHead)
+            objective = distil(self.config.distill, self.teacher.teach, loss, apart=apart)
+        return head_only(objective) if self.config.method == "head" else objective
 
     def labels(self, store: PixelStore) -> np.ndarray:
         return self.material.labels[store.indices]
 
     def state(self) -> TrainState:
         assert self.config.precision != "auto"
-        model = self.start.model.to(self.device)
+        model = self._trained().to(self.device)
+        if self.sizes is not None:
+            train_at_any_size(model)
         return TrainState(
             model=model,
             ema=Ema(model, self.config.optim.ema_decay or 0.0),
             optimizer=make_optimizer(model, self.config.optim),
             scaler=gradient_scaler(self.config.precision, self.device),
+            micro_batch=self.config.micro_batch or 0,
         )
+
+    def _trained(self) -> nn.Module:
+        """The module whose weights change: the model, for pretraining with the decoder that is thrown away afterwards."""
+        encoder, how = self.start.model, self.config.pretrain
+        if not self.config.pretrains:
+            return encoder
+        assert isinstance(encoder, VisionTransformer)
+        assert how.mask_ratio is not None and how.decoder_dim is not None and how.decoder_depth is not None
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            try:
+                return MaskedAutoencoder(
+                    encoder, mask_ratio=how.mask_ratio, decoder_dim=how.decoder_dim, decoder_depth=how.decoder_depth
+                )
+            except ValueError as error:
+                raise UsageError(f"Masked autoencoding is not possible with these settings: {error}.") from error
+
+    @property
+    def sizes(self) -> SizePlan | None:
+        """Which size of image each optimiser step trains on; None where all see the full one."""
+        held = self.config.optim.warmup_steps or 0
+        full = (self.spec.height, self.spec.width)
+        return plan_sizes(self.config.augment, full, side_unit(self.start.model), held)
+
+    def _size_of(self, micro_step: int) -> tuple[int, int]:
+        assert self.sizes is not None
+        return self.sizes.at(micro_step // self.batches_per_step, self.config.steps or 1)
 
     def batches(self) -> TrainBatches:
         config = self.config
-        augment = Augment(config.augment, self.spec, len(self.spec.classes), config.optim.label_smoothing or 0.0)
+        augment = Augment(config.augment, self.spec, len(self.spec.classes) or 1, config.optim.label_smoothing or 0.0)
         assert config.augment.mix_until is not None
         weights = self.material.weights()
-        micro_steps = (config.steps or 0) * (config.optim.accumulation or 1)
+        micro_steps = (config.steps or 0) * self.batches_per_step
         return TrainBatches(
             self.train,
             self.labels(self.train),
@@ -95,8 +149,15 @@ class Setup:
             augment=augment,
             mix_until_step=round(config.augment.mix_until * micro_steps),
             weights=None if weights is None else weights[self.train.indices],
-            order=self._shard_order if self.material.shards and self.train.where == "decoded each time" else None,
+            size=None if self.sizes is None else self._size_of,
+            order=self._order(),
         )
+
+    def _order(self) -> Callable[[int], np.ndarray] | None:
+        """Which rows an epoch shows where a plain shuffle will not do."""
+        if self.config.balance == "sampler":  # also over shards: what is shown comes before how fast it is read
+            return balanced_order(self.labels(self.train), self.config.seed)
+        return self._shard_order if self.material.shards and self.train.where == "decoded each time" else None
 
     def _shard_order(self, epoch: int) -> np.ndarray:
         """An order in which shards are read nearly front to back, for those that memory and disk cannot hold."""
@@ -106,7 +167,7 @@ class Setup:
         config = self.config
         assert config.precision != "auto"
         steps = config.steps or 1
-        each = max(1, math.ceil(max(steps / MOST_VALIDATIONS, self.steps_per_epoch)))
+        each = validation_interval(steps, self.steps_per_epoch)
         return FitSettings(
             steps=steps,
             optim=config.optim,
@@ -117,81 +178,10 @@ class Setup:
             validate_every=each,
             log_every=max(1, min(each // 2, 25)),
             deadline=deadline,
+            team=self.team,
         )
 
 
-@dataclass(frozen=True)
-class Budget:
-    """A promise of time: when training must end so that all that follows fits too."""
-
-    text: str
-    """As the caller gave it, such as "5m"."""
-    deadline: float
-    """`time.monotonic()` at which the last step must be done."""
-
-
-def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, Budget | None]:
-    """The configuration with its number of steps, warm-up and averaging decay, and the budget where there is one.
-
-    began: `time.monotonic()` at the start of the command; a time budget counts from there. What follows training
-    (validation, testing, features, report) is estimated from a measured step and set aside. The number of steps under a
-    budget is a first guess, made good by `plan_again` after the warm-up.
-    Raises UsageError when the budget is over before training could begin.
-    """
-    config, budget = setup.config, None
-    steps = config.steps
-    if steps is None and config.time is not None:
-        steps, budget = _first_guess(setup, began)
-        epochs = steps / setup.steps_per_epoch
-        reporter.say(
-            f"about {steps:,} steps ({epochs:.1f} epochs) fit into {config.time}; measured again after the warm-up"
-        )
-    elif steps is None:
-        assert config.epochs is not None
-        steps = max(1, round(config.epochs * setup.steps_per_epoch))
-    optim = config.optim
-    assert optim.warmup is not None
-    decay = optim.ema_decay if optim.ema_decay is not None else ema_decay(steps)
-    warmup = optim.warmup_steps if optim.warmup_steps is not None else round(optim.warmup * steps)
-    optim = replace(optim, ema_decay=decay, warmup_steps=warmup)
-    return replace(config, epochs=None, time=None, steps=steps, optim=optim), budget
-
-
-def plan_again(setup: Setup, state: TrainState, budget: Budget, reporter: Reporter) -> TrainConfig:
-    """The number of steps that fit at the pace of the warm-up.
-
-    The warm-up is the same whatever follows, and the stored configuration tells it and the final number of steps, so
-    that repeating it gives the same weights.
-    """
-    pace = state.seconds / max(1, state.step)
-    steps = state.step + max(state.step, int((budget.deadline - time.monotonic()) / (1.03 * pace)))
-    epochs = steps / setup.steps_per_epoch
-    reporter.say(f"{steps:,} steps ({epochs:.1f} epochs) of {1000 * pace:.0f} ms fit into {budget.text}")
-    if epochs < 1:
-        reporter.warn(f"The budget lets training see only {epochs:.0%} of the images once; more time would help.")
-    return replace(setup.config, steps=steps)
-
-
-def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
-    config = setup.config
-    assert config.time is not None
-    seconds = parse_duration(config.time)
-    trial = replace(
-        setup, config=replace(config, time=None, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0))
-    )
-    limit = min(3.0, 0.02 * seconds)
-    step = seconds_per_step(trial.state(), trial.batches(), trial.settings(), setup.objective, limit=limit)
-    # A forward pass in fp32 costs about as much as a third to a half of a training step.
-    image = 0.5 * step / (setup.batch_size * (config.optim.accumulation or 1))
-    after = len(setup.val) + setup.facts.num_test + min(len(setup.train), FEATURES_FROM)
-    reserve = RESERVE + 0.04 * seconds + 1.5 * image * after
-    left = began + seconds - time.monotonic() - reserve
-    validations = min(MOST_VALIDATIONS, max(1.0, left / step / setup.steps_per_epoch)) * len(setup.val) * image
-    steps = int((left - validations) / (1.05 * step))
-    if steps < 1:
-        raise UsageError(
-            f"--time {config.time} is over before training could begin: reading and checking the data took "
-            f"{time.monotonic() - began:.0f} s, and {reserve:.0f} s are needed after training.",
-            f"Give at least --time {math.ceil(seconds - left + 20 * step + 10)}s.",
-        )
-    return steps, Budget(config.time, began + seconds - reserve)
+def validation_interval(steps: int, steps_per_epoch: float) -> int:
+    """Steps from one validation to the next: an epoch, or more where a run would have more than `MOST_VALIDATIONS`."""
+    return max(1, math.ceil(max(steps / MOST_VALIDATIONS, steps_per_epoch)))

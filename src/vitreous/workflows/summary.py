@@ -74,6 +74,43 @@ def confused(metrics: Mapping[str, Any], part: str, most: int = 3) -> list[str]:
     return [text for _, text in sorted(pairs, key=lambda pair: -pair[0])[:most]]
 
 
+def repeats_table(repeats: Mapping[str, Any]) -> str:
+    """Mean and spread over several runs, a line for each metric of the test part, and each run's accuracies."""
+    parts = [part for part in ("val", "test") if part in repeats]
+    rows = [["run", *(f"{part} accuracy" for part in parts)]]
+    rows += [[entry["name"], *(_percent(entry[part]["accuracy"]) for part in parts)] for entry in repeats["runs"]]
+    runs = len(repeats["runs"])
+    lines = [aligned(rows), "", f"Mean of {runs} runs, deviation between them, 95 % interval of the mean:"]
+    rows = [["", *(part for part in parts)]]
+    for name, label in NAMES.items():
+        if name in repeats[parts[0]]:
+            rows.append([label, *(_spread(name, repeats[part][name]) for part in parts)])
+    lines.append(aligned(rows))
+    if "pooled" in repeats:
+        found = repeats["pooled"]["accuracy"]
+        lines += [
+            "",
+            f"On all {found['n']:,} validation images, each judged by a model that did not learn from it: accuracy {number('accuracy', found)}",
+        ]
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f} %"
+
+
+def _spread(name: str, found: Mapping[str, Any]) -> str:
+    """ "98.6 % ± 0.4 (97.9 to 99.3)": mean, standard deviation, interval."""
+    if found["mean"] is None:
+        return "undefined"
+    scale, unit, digits = (100, " %", 1) if name in PERCENT else (1, "", 3)
+    text = f"{scale * found['mean']:.{digits}f}{unit}"
+    if found["deviation"] is None:
+        return text
+    interval = f"{scale * found['low']:.{digits}f} to {scale * found['high']:.{digits}f}"
+    return f"{text} ± {scale * found['deviation']:.{digits}f} ({interval})"
+
+
 def comparison_table(models: Sequence[Mapping[str, Any]]) -> str:
     """Accuracy and cost of the models of a comparison."""
     rows = [["model", "test accuracy (95 % interval)", "parameters", "MACs", "training", "one image"]]

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,12 @@ from vitreous.data.audit.fixes import Fix, read_fixes, write_fixes
 from vitreous.data.sources.locate import in_words, short_name
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import DataError, RunError, StoppedError
+from vitreous.errors import DataError, RunError, StoppedError, UsageError
 from vitreous.models.build import check_known
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.fetch import published
 from vitreous.recipes import resolve
-from vitreous.runs.atomic import write_json, write_text
+from vitreous.runs.atomic import remove_leftovers, storage_error, write_json, write_text
 from vitreous.runs.create import Claim, claim
 from vitreous.runs.folder import (
     BAD_FILES,
@@ -38,20 +38,31 @@ from vitreous.runs.folder import (
     SCHEMA_VERSION,
     SPLITS,
     RunFolder,
+    read_facts,
     resume_command,
 )
 from vitreous.training.checkpoint import TrainState, restore_newest
 from vitreous.training.loop import fit
+from vitreous.training.nonfinite import skipped_note
 from vitreous.training.precision import choose_precision
-from vitreous.training.signals import stop_on_signal
+from vitreous.training.signals import Interrupted, StopFlag, stop_on_signal
+from vitreous.training.team import ALONE, Team
+from vitreous.workflows.devices import dealt_out, is_to_be_sharded, put_together, say_team, shared_threads, take_seat
 from vitreous.workflows.environment import default_device, require, versions
 from vitreous.workflows.finish import finish
-from vitreous.workflows.initial import check_model, prepare_model, settle_init, settle_size
+from vitreous.workflows.initial import check_model, prepare_model, settle_init, settle_size, settled_net
+from vitreous.workflows.memory import fit_into_memory
+from vitreous.workflows.plan import Budget, plan_again, plan_steps
 from vitreous.workflows.prepare import Material, facts_of, first_spec, fit_value_range, gather, storage_spec
+from vitreous.workflows.pretrain import check_pretraining, finish_pretraining, reconstruction_validator, say_of_stem
 from vitreous.workflows.previous import earlier_split
+from vitreous.workflows.probe import begin, fit_run
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
-from vitreous.workflows.setup import Budget, Setup, plan_again, plan_steps
+from vitreous.workflows.seat import remember
+from vitreous.workflows.setup import Setup
+from vitreous.workflows.teacher import check_teacher, find_teacher
+from vitreous.workflows.track import check_trackers, tracking
 
 
 def train(
@@ -71,62 +82,137 @@ def train(
     require("Training", "train")
     config, reporter = config or TrainConfig(), reporter or Silent()
     named = str(data) if isinstance(data, str | Path) else None
+    if config.repeats:
+        raise UsageError(
+            "Several seeds or folds are several runs, and one was asked for.",
+            "Leave out --seeds and name one fold (--k-fold 1/5); `vitreous train` takes both.",
+        )
+    check_trackers(config.track)
     check_known(config.model)
     check_model(config)
-    place = claim(
-        config.out, "dataset" if named is None else short_name(named), resume=config.resume, overwrite=config.overwrite
-    )
+    check_pretraining(config)
+    asked = config
+    team, own_seat, settled, began = take_seat(asked, began)
+    config = settled
+    if not team.is_main:
+        reporter = Silent()
+    default_name = "dataset" if named is None else short_name(named)
+    place = team.from_main(lambda: claim(settled.out, default_name, resume=settled.resume, overwrite=settled.overwrite))
     if place.note:
         reporter.say(place.note)
     if place.state == "finished":
-        return RunFolder.open(place.path)
-    if place.state == "continue":
-        config = _stored_config(place.path, config)  # before the threads are set: their number is stored too
-        reporter.say("The settings stored with the run are used; flags given now are not.")
-    with _threads(config.threads or available_cores()):
-        try:
-            return _train(data, config, place, reporter, began)
-        except StoppedError as error:
-            raise StoppedError(error.message, f"Continue with: {resume_command(named, place.path)}") from error
-        except BaseException:
-            place.release()  # an empty folder for a run that never began is no use to anyone
-            raise
+        return RunFolder.open(place.path, pretrained=True)
+    try:
+        with (
+            place.held() if team.is_main else contextlib.nullcontext("") as note,
+            stop_on_signal(at_once=True) as stop,
+        ):
+            if note:
+                reporter.warn(note)
+            if team.is_main:
+                remove_leftovers(place.path)
+            if place.state == "continue":
+                if team.from_main(lambda: read_facts(place.path / RUN_JSON).get("status")) == "complete":
+                    # The process that held it until now has finished it.
+                    return RunFolder.open(place.path, pretrained=True)
+                # Before the threads are set: their number is stored too.
+                config = dealt_out(_stored_config(place.path, config), team)
+                reporter.say("The settings stored with the run are used; flags given now are not.")
+            threads = shared_threads(config.threads, team)
+            if team.size > 1:
+                config = replace(config, threads=threads)
+                say_team(team, threads, reporter)
+            with _threads(threads):
+
+                def opened() -> None:
+                    if own_seat is not None and team.is_main:
+                        remember(own_seat, asked, place.path)
+
+                return _train(data, config, place, reporter, began, stop, team, opened)
+    except StoppedError as error:
+        raise StoppedError(error.message, f"Continue with: {resume_command(named, place.path)}") from error
+    except Interrupted as error:
+        place.release()
+        raise _interrupted(error, named, place.path) from error
+    except BaseException:
+        place.release()  # an empty folder for a run that never began is no use to anyone
+        raise
 
 
-def _train(data: object, config: TrainConfig, place: Claim, reporter: Reporter, began: float) -> RunFolder:
+def _interrupted(error: Interrupted, data: str | None, path: Path) -> StoppedError:
+    """A signal before the first step, when there is nothing to lose, or after the last, when all is saved."""
+    if not (path / RUN_JSON).is_file():
+        return StoppedError(f"Stopped by {error.signal_name} before the first step.", "Run the same command again.")
+    return StoppedError(
+        f"Stopped by {error.signal_name}; the state is saved.", f"Continue with: {resume_command(data, path)}"
+    )
+
+
+def _train(
+    data: object,
+    config: TrainConfig,
+    place: Claim,
+    reporter: Reporter,
+    began: float,
+    stop: StopFlag,
+    team: Team,
+    opened: Callable[[], None],
+) -> RunFolder:
+    """opened: called once the run folder says that there is a run to continue."""
     name = in_words(data)
+    check_teacher(config)
     if place.state == "continue":
         previous, origin = Split.read_csv(place.path / SPLITS), ""
     else:
         previous, origin = earlier_split(data, config, place.path)
-    material = gather(data, config, reporter, previous, origin)
+    with team.main_first():
+        material = replace(gather(data, config, reporter, previous, origin), processes=team.local_size)
     if place.state == "continue":
         _check_same_split(place.path, material)
-    setup = _set_up(config, material, reporter)
-    config, budget = plan_steps(setup, reporter, began)
+    begun = place.path / RUN_JSON if place.state == "continue" else None
+    with team.main_first():
+        setup = begin(_set_up(config, material, reporter, begun, team), reporter)
+    sharded = is_to_be_sharded(setup, reporter)
+    setup = fit_into_memory(setup, config, reporter, sharded=sharded)
+    config, budget = plan_steps(setup, reporter, began)  # all processes measure, and agree on the least
     setup = replace(setup, config=config)
     fixes = None if config.fixes is None else read_fixes(config.fixes)  # before what --overwrite replaces goes
 
-    state = setup.state()
-    if place.state == "new":
-        place.clear()
-        _open_folder(place.path, name, setup, fixes)
-    else:
+    state = (replace(setup, device="cpu") if sharded else setup).state()
+    if place.state == "continue":
         for note in restore_newest(state, place.path / CHECKPOINTS):
             reporter.say(note)
-        _cut_history(place.path / HISTORY, state.step)
-    setup = _fit(state, setup, place.path, reporter, budget)
-    return finish(place.path, state, setup, name, reporter, began)
+    if team.is_main:
+        if place.state == "new":
+            place.clear()
+            _open_folder(place.path, name, setup, fixes)
+        else:
+            _cut_history(place.path / HISTORY, state.step)
+        opened()
+    if config.method == "probe":
+        if team.is_main:  # one system of equations, which one process solves
+            fit_run(state, setup, place.path, reporter)
+    else:
+        setup = _fit(state, setup, place.path, reporter, budget, stop, sharded)
+    complete = finish_pretraining if config.pretrains else finish
+    return team.from_main(lambda: complete(place.path, state, setup, name, reporter, began))
 
 
-def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setup:
+def _set_up(
+    config: TrainConfig, material: Material, reporter: Reporter, begun: Path | None = None, team: Team = ALONE
+) -> Setup:
+    """begun: the `run.json` of a run that is continued."""
     facts = facts_of(material, config)
     config = settle_size(settle_init(config, facts, reporter))
     resolved = resolve(config, facts)
     for reason in resolved.reasons:
         reporter.say(reason)
+    for warning in resolved.warnings:
+        reporter.warn(warning)
     init = resolved.config.init
     pretrained = published(init.removeprefix("timm:")) if init.startswith("timm:") else None
+    if config.pretrains:
+        facts = replace(facts, classes=())  # what the recipe read off their names is done with
     value_range = fit_value_range(material, config, reporter)
     spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std), value_range)
     if spec.channels not in (1, 3):
@@ -141,7 +227,7 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         mean, std = store.mean_std()
         spec = replace(spec, mean=mean, std=std)
         store = store.with_spec(replace(store.spec, mean=mean, std=std))
-    device = default_device()
+    device = default_device() if team.size == 1 else team.device
     macs, parameters = count_macs(start.model, spec.shape), count_parameters(start.model)
     precision = choose_precision(resolved.config.precision, device, macs)
     reporter.say(
@@ -150,9 +236,17 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
     )
     if device == "cpu":
         reporter.say(_cpu_products(precision))
+    if config.pretrains:
+        say_of_stem(start.model, reporter)
+    teacher = find_teacher(resolved.config, spec, device, macs, reporter, begun)
     return Setup(
         # The number of threads decides the order of sums, so it is stored: the same settings give the same weights.
-        config=replace(resolved.config, precision=precision, threads=threads),
+        config=replace(
+            resolved.config,
+            precision=precision,
+            threads=threads,
+            net=settled_net(start.architecture, resolved.config.net),
+        ),
         material=material,
         facts=facts,
         start=start,
@@ -162,6 +256,8 @@ def _set_up(config: TrainConfig, material: Material, reporter: Reporter) -> Setu
         device=device,
         macs=macs,
         parameters=parameters,
+        teacher=teacher,
+        team=team,
     )
 
 
@@ -174,24 +270,62 @@ def _cpu_products(precision: str) -> str:
     return f"products by torch's default: {cpu_path().reason}"
 
 
-def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget: Budget | None) -> Setup:
+def _fit(
+    state: TrainState,
+    setup: Setup,
+    path: Path,
+    reporter: Reporter,
+    budget: Budget | None,
+    stop: StopFlag,
+    sharded: bool,
+) -> Setup:
     """Train to the end. Under a budget, the steps after the warm-up are planned at the pace of the warm-up."""
-    history, objective = path / HISTORY, setup.objective
+    history, team = path / HISTORY, setup.team
+    objective, put_back = put_together(state, setup, sharded)
     assert setup.config.precision != "auto"
-    evaluate = validator(setup.val, setup.labels(setup.val), setup.config.precision, setup.device)
-    with reporter.task("training", "steps") as progress, stop_on_signal() as stop:
+    evaluate = (
+        reconstruction_validator(setup)
+        if setup.config.pretrains
+        else validator(setup.val, setup.labels(setup.val), setup.config.precision, setup.device, team)
+    )
+    rows: list[dict[str, Any]] = []
+    with (
+        reporter.task("training", "steps") as progress,
+        stop.noticed(),
+        tracking(
+            setup.config if team.is_main else replace(setup.config, track=()), path, state.step, reporter.warn
+        ) as track,
+    ):
 
         def record(row: dict[str, Any]) -> None:
-            with history.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            shown = ("loss", "val_accuracy", "images_per_s")
+            rows.append(row)
+            if not team.is_main:
+                return
+            track(row)
+            try:
+                with history.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise storage_error(history, error) from error
+            shown = (
+                "loss",
+                "val_loss" if setup.config.pretrains else "val_accuracy",
+                "images_per_s",
+                "memory_bytes",
+                "gpu_utilisation",
+            )
             progress.update(row["step"], setup.config.steps or 1, **{name: row[name] for name in shown if name in row})
 
         def train_until(step: int | None) -> None:
-            settings = setup.settings(budget.deadline if budget else math.inf)
+            deadline = budget.deadline if budget and team.is_main else math.inf  # clocks differ between machines
+            settings, batches = setup.settings(deadline), setup.batches()
+
+            def images_of(batch: int) -> list[str]:
+                return [setup.material.split.paths[setup.train.indices[row]] for row in batches.rows(batch)]
+
             fit(
                 state,
-                setup.batches(),
+                batches,
                 settings,
                 objective=objective,
                 evaluate=evaluate,
@@ -199,14 +333,23 @@ def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget
                 stop=stop,
                 checkpoints=path / CHECKPOINTS,
                 until=step,
+                warn=reporter.warn,
+                name_images=images_of,
             )
 
         warmup = setup.config.optim.warmup_steps or 0
         if budget is not None and 0 < warmup < (setup.config.steps or 0):
             train_until(warmup)
-            setup = replace(setup, config=plan_again(setup, state, budget, reporter))
-            write_json(path / CONFIG, _stored_form(setup.config))
+            config, budget = plan_again(
+                setup, state, budget, reporter, rows=rows, evaluate=evaluate, checkpoints=path / CHECKPOINTS
+            )
+            setup = replace(setup, config=team.from_main(lambda: config))
+            if team.is_main:
+                write_json(path / CONFIG, _stored_form(setup.config))
         train_until(None)
+    put_back()
+    if note := skipped_note(state):
+        state.notes.append(note)
     for note in state.notes:
         reporter.warn(note)
     return setup
@@ -214,7 +357,7 @@ def _fit(state: TrainState, setup: Setup, path: Path, reporter: Reporter, budget
 
 def _stored_form(config: TrainConfig) -> dict[str, Any]:
     """What `config.json` holds: the settings without what concerned this one call."""
-    return to_dict(replace(config, resume=False, overwrite=False))
+    return to_dict(replace(config, out=None, resume=False, overwrite=False))
 
 
 def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | None) -> None:
@@ -232,7 +375,8 @@ def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | Non
             "schema_version": SCHEMA_VERSION,
             "status": "training",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {"source": data},
+            "data": {"source": data, "labelled": setup.material.labelled},
+            **({"teacher": setup.teacher.facts} if setup.teacher else {}),
             "split_sha256": setup.material.split.digest(),
             "versions": versions(),
         },
@@ -243,7 +387,13 @@ def _stored_config(path: Path, given: TrainConfig) -> TrainConfig:
     stored = from_dict(TrainConfig, read_settings(path / CONFIG))
     if (path / FIXES).is_file():
         stored = replace(stored, fixes=path / FIXES)
-    return replace(stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads)
+    if given.distill.teacher and stored.distill.teacher:  # it may have moved; whether it is the same is checked later
+        stored = replace(stored, distill=replace(stored.distill, teacher=given.distill.teacher))
+    # Where things lie is not what they are: a run may be continued on another machine, with its data elsewhere.
+    places = {name: value for name in ("val", "test") if (value := getattr(given, name)) is not None}
+    return replace(
+        stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads, **places
+    )
 
 
 def _check_same_split(path: Path, material: Material) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from vitreous.config.train import AugmentConfig
+from vitreous.data.augmentation.three import choices
+
+_THREE_WORDS = {"grey": "grey", "solarise": "with its bright half inverted", "blur": "blurred"}
 
 
-def describe_augmentation(config: AugmentConfig) -> str:
-    """Everything that is on, with its reach, as one line; fields left open (None) count as off."""
-    parts = [*_places(config), *_values(config), *_joins(config)]
+def describe_augmentation(config: AugmentConfig, channels: int = 3) -> str:
+    """Everything that is on, with its reach, as one line; fields left open (None) count as off. channels: of the images."""
+    parts = [*_places(config), *_values(config, channels), *_joins(config), *_batches(config)]
     return ", ".join(parts) if parts else "nothing: the images stay as they are"
 
 
@@ -28,16 +31,21 @@ def _places(config: AugmentConfig) -> list[str]:
         parts.append(f"slanted up to {config.shear:g} degrees")
     if config.crop_area is not None and config.crop_area < 1:
         parts.append(f"cropped to no less than {_percent(config.crop_area)} of the area")
+    if config.pad_crop:
+        parts.append(f"shifted up to {config.pad_crop:g} pixels, the gap filled with the mirrored image")
     return parts
 
 
-def _values(config: AugmentConfig) -> list[str]:
+def _values(config: AugmentConfig, channels: int) -> list[str]:
     parts = []
     if config.rand_augment_ops:
         operations = "operation" if config.rand_augment_ops == 1 else "operations"
         parts.append(
             f"RandAugment ({config.rand_augment_ops} {operations} of strength {config.rand_augment_magnitude or 0} of 30)"
         )
+    if config.three_augment:
+        *rest, last = (_THREE_WORDS[choice] for choice in choices(channels))
+        parts.append(f"either {', '.join(rest)} or {last} (3-Augment)" if rest else f"{last} (3-Augment)")
     for name, reach in (("brightness", config.brightness), ("contrast", config.contrast)):
         parts += [f"{name} by up to {_percent(reach)} either way"] if reach else []
     if config.gamma:
@@ -58,6 +66,16 @@ def _joins(config: AugmentConfig) -> list[str]:
     parts = [f"{' or '.join(kinds)} of two images in {_percent(config.mix_probability)} of the batches"]
     if config.mix_until is not None and config.mix_until < 1:
         parts[0] += f" until {_percent(config.mix_until)} of training"
+    return parts
+
+
+def _batches(config: AugmentConfig) -> list[str]:
+    parts = []
+    if config.repeats is not None and config.repeats > 1:
+        parts.append(f"each image {config.repeats:g} times in a batch, each time changed anew")
+    if config.start_size is not None and config.start_size < 1:
+        until = "" if config.full_size_from is None else f" in the first {_percent(config.full_size_from)} of training"
+        parts.append(f"images from {_percent(config.start_size)} of the side upwards{until} (shown here at full size)")
     return parts
 
 

@@ -15,8 +15,13 @@ ERASE_AREA = (0.02, 1 / 3)
 ERASE_RATIO = 3.3
 
 
-def draw_erased(probability: float, size: tuple[int, int], count: int, generator: torch.Generator) -> Tensor:
-    """bool (b, 1, *size): the rectangle, in the share `probability` of the images, that is to be blanked."""
+def draw_erased(
+    probability: float, size: tuple[int, int], count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Which images are erased, the share `probability` of `count`, and where.
+
+    returns: int64 (m,) their places in the batch; bool (m, 1, *size), true in the rectangle to be blanked.
+    """
     rows, columns = size
     draws = torch.rand(5, count, generator=generator)
     area = draws[0] * (ERASE_AREA[1] - ERASE_AREA[0]) + ERASE_AREA[0]
@@ -25,14 +30,15 @@ def draw_erased(probability: float, size: tuple[int, int], count: int, generator
     width = ((area / ratio).sqrt().clamp(max=1) * columns).round().clamp(min=1)
     top = (draws[2] * (rows - height + 1)).floor()
     left = (draws[3] * (columns - width + 1)).floor()
-    return _box(top, left, height, width, rows, columns) & (draws[4] < probability).view(-1, 1, 1, 1)
+    chosen = (draws[4] < probability).nonzero()[:, 0]
+    return chosen, _box(top[chosen], left[chosen], height[chosen], width[chosen], rows, columns)
 
 
 def mix(images: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mixup (arXiv:1710.09412) or CutMix (arXiv:1905.04899) of each image with its neighbour in the batch, one ratio a
     batch.
 
-    images (b, c, h, w); targets (b, k), rows of any sum: what a row weighs is mixed with it.
+    images (b, c, h, w), changed in place; targets (b, k), rows of any sum: what a row weighs is mixed with it.
     """
     kinds = [kind for kind in ("mixup", "cutmix") if getattr(config, kind)]
     # torch's Beta takes no generator; NumPy's does, and is seeded from ours.
@@ -41,17 +47,16 @@ def mix(images: Tensor, targets: Tensor, config: AugmentConfig, generator: torch
         return images, targets
     kind = kinds[int(rng.integers(len(kinds)))]
     share = float(rng.beta(getattr(config, kind), getattr(config, kind)))
-    other = images.roll(1, 0)
     if kind == "mixup":
-        images = images * share + other * (1 - share)
+        images.lerp_(images.roll(1, 0), 1 - share)
     else:
         height, width = images.shape[-2:]
         side = math.sqrt(1 - share)
         middle = rng.random(2) * (height, width)
         low = np.clip(np.rint(middle - np.array([height, width]) * side / 2), 0, (height, width)).astype(int)
         high = np.clip(np.rint(middle + np.array([height, width]) * side / 2), 0, (height, width)).astype(int)
-        images = images.clone()
-        images[:, :, low[0] : high[0], low[1] : high[1]] = other[:, :, low[0] : high[0], low[1] : high[1]]
+        box = (..., slice(low[0], high[0]), slice(low[1], high[1]))
+        images[box] = images[box].roll(1, 0)
         share = 1 - float((high - low).prod()) / (height * width)
     return images, targets * share + targets.roll(1, 0) * (1 - share)
 

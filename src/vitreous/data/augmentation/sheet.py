@@ -67,7 +67,7 @@ def augmented_sheet(
 
 def _nothing_of(config: AugmentConfig) -> AugmentConfig:
     off = {name: type(value)(0) for name, value in vars(config).items() if value is not None}
-    return replace(config, **{**off, "crop_area": 1.0})
+    return replace(config, **{**off, "crop_area": 1.0, "repeats": 1, "start_size": 1.0})
 
 
 def _mixed(augment: Augment, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, str] | None:
@@ -82,7 +82,7 @@ def _mixed(augment: Augment, pixels: Tensor, generator: torch.Generator) -> tupl
     images = always.images(pixels, generator)
     first = torch.zeros(len(pixels), 1)
     first[0] = 1  # the mixed target of the first image is then its own share
-    tries = [always.mixed(images, first, generator) for _ in range(MIX_DRAWS)]
+    tries = [always.mixed(images.clone(), first, generator) for _ in range(MIX_DRAWS)]
     best, targets = min(tries, key=lambda found: abs(float(found[1][0]) - 0.5))
     return (
         best,
@@ -108,7 +108,7 @@ def _pictures(images: Tensor, spec: InputSpec) -> list[Image.Image]:
 
 
 def _describe(config: AugmentConfig, spec: InputSpec) -> str:
-    words = describe_augmentation(config)
+    words = describe_augmentation(config, spec.channels)
     if spec.channels == 2:
         return f"{words}; the first of 2 bands is shown"
     if spec.channels > 3:

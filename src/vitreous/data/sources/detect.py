@@ -24,6 +24,7 @@ def load_source(
     trainable: bool = True,
     label_separator: str | None = None,
     offline: bool = False,
+    labelled: bool = True,
 ) -> Listing:
     """Find out what `data` is and list its images; nothing is decoded.
 
@@ -38,10 +39,13 @@ def load_source(
     label_separator: what stands between the labels of one image; "" where each cell is one label whatever it holds.
         When None it is "|" where that occurs, and ";" in a column called 'labels'.
     offline: refuse web addresses, and read datasets of the hub from the cache alone.
+    labelled: when False, a folder of images that lie in no class folders is taken too, without labels.
     Raises DataError for data that cannot be used, UsageError for an argument that does not fit it.
     """
     elsewhere = [Path(path) for path in (val, test) if path is not None]
-    source = read_any(data, group=group, label_separator=label_separator, offline=offline, exclude=elsewhere)
+    source = read_any(
+        data, group=group, label_separator=label_separator, offline=offline, exclude=elsewhere, labelled=labelled
+    )
     named = repr(str(data)) if isinstance(data, str | Path) else f"the data {source.name!r}"
     for part, path in (("val", val), ("test", test)):
         if path is None:
@@ -51,7 +55,7 @@ def load_source(
                 f"--{part} {str(path)!r} was given, but {named} has a {part} part of its own.",
                 f"Leave out --{part}, or pass the folder with the training images alone.",
             )
-        other = read_any(path, group=group, label_separator=label_separator, offline=offline)
+        other = read_any(path, group=group, label_separator=label_separator, offline=offline, labelled=labelled)
         source = join(source, other, part)
     if not source.samples:
         reason = f": {source.unusable[0].path} {source.unusable[0].reason}" if source.unusable else ""

@@ -67,16 +67,22 @@ class _Found:
     """Folders directly below the root, or below a part, without any image."""
 
 
-def read_folder(root: Path, *, group: str | None = None, exclude: Sequence[Path] = ()) -> Listing:
+def read_folder(
+    root: Path, *, group: str | None = None, exclude: Sequence[Path] = (), labelled: bool = True
+) -> Listing:
     """The images below a folder, labelled by the names of their class folders.
 
     group: column of `groups.csv` that names the groups; its column `group` when None.
     exclude: folders below the root to leave out, because they were given as another part.
+    labelled: when False, a folder that is not one of class folders throughout is taken too: all its images, without labels
+    and classes.
     Raises DataError for a folder that is empty, unreadable or of another layout.
     """
     found = _walk(root, {os.path.realpath(path) for path in exclude})
     if not found.images:
         raise DataError(f"{str(root)!r} holds no images{_ignored(found.ignored)}.", LAYOUT)
+    if not labelled and _lacks_classes(found.images, root):
+        return _unlabelled(found, root, group)
     parts = _part_folders(found.images, root)
     samples, loose, elsewhere = _label(found.images, parts)
     if not samples:
@@ -101,6 +107,40 @@ def read_folder(root: Path, *, group: str | None = None, exclude: Sequence[Path]
         root=base,
         samples=samples,
         classes=natural_order({sample.label for sample in samples}),
+        notes=notes + note,
+        reader=lambda index: f"{base}/{samples[index].path}",
+        unusable=found.unusable,
+        columns=columns,
+    )
+
+
+def _lacks_classes(images: list[str], root: Path) -> bool:
+    """Whether some image lies in no class folder, or all lie in one."""
+    try:
+        samples, loose, elsewhere = _label(images, _part_folders(images, root))
+    except DataError:  # parts that hold images directly
+        return True
+    return bool(loose or elsewhere) or len({sample.label for sample in samples}) < 2
+
+
+def _unlabelled(found: _Found, root: Path, group: str | None) -> Listing:
+    """Every image without a label; train, val and test directly below the root are parts where nothing lies beside them."""
+    tops = {path.split("/")[0].lower() if "/" in path else "" for path in found.images}
+    divided = tops <= PART_NAMES.keys()
+    samples = [
+        Sample(path, "", None, PART_NAMES[path.split("/")[0].lower()] if divided else None) for path in found.images
+    ]
+    notes = [f"A folder of images without class folders: {len(samples):,} images, taken without labels."]
+    if found.ignored:
+        notes.append(f"{found.ignored.total():,} files were ignored{_ignored(found.ignored)}.")
+    samples, columns, note = _grouped(root, samples, group)
+    base = str(root)
+    return Listing(
+        name=folder_name(root),
+        kind="folder",
+        root=base,
+        samples=samples,
+        classes=[],
         notes=notes + note,
         reader=lambda index: f"{base}/{samples[index].path}",
         unusable=found.unusable,

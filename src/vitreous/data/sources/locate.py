@@ -28,10 +28,11 @@ def read_any(
     label_separator: str | None = None,
     offline: bool = False,
     exclude: Sequence[Path] = (),
+    labelled: bool = True,
 ) -> Listing:
     """The listing of whatever `data` is; see `load_source`. exclude: folders to leave out of a folder of images."""
     if isinstance(data, str | Path):
-        source = _read_place(str(data), group, label_separator, offline, exclude)
+        source = _read_place(str(data), group, label_separator, offline, exclude, labelled)
     elif is_dataset(data):
         source = read_dataset(data, group=group, label_separator=label_separator)
     else:
@@ -68,7 +69,7 @@ def is_path(data: str) -> bool:
 
 
 def _read_place(
-    data: str, group: str | None, label_separator: str | None, offline: bool, exclude: Sequence[Path]
+    data: str, group: str | None, label_separator: str | None, offline: bool, exclude: Sequence[Path], labelled: bool
 ) -> Listing:
     if data == "digits":
         return read_digits()
@@ -79,7 +80,7 @@ def _read_place(
         return read_shards(data, group=group, label_separator=label_separator)
     path = Path(data).expanduser()
     if path.is_dir():
-        return _read_folder(path, group, label_separator, exclude)
+        return _read_folder(path, group, label_separator, exclude, labelled)
     if is_shard_name(data) and (path.exists() or "{" in data):
         return read_shards(data, group=group, label_separator=label_separator)
     if not path.exists():
@@ -93,7 +94,9 @@ def _read_place(
     return read_manifest([(path, None)], path.parent, group=group, label_separator=label_separator)
 
 
-def _read_folder(path: Path, group: str | None, label_separator: str | None, exclude: Sequence[Path]) -> Listing:
+def _read_folder(
+    path: Path, group: str | None, label_separator: str | None, exclude: Sequence[Path], labelled: bool
+) -> Listing:
     part_files = _part_files(path)
     if part_files:
         return read_manifest(part_files, path, group=group, label_separator=label_separator)
@@ -104,7 +107,7 @@ def _read_folder(path: Path, group: str | None, label_separator: str | None, exc
         return read_manifest([(table, None)], path, group=group, label_separator=label_separator)
     if shards_in(path):
         return read_shards(path, group=group, label_separator=label_separator)
-    source = read_folder(path, group=group, exclude=exclude)
+    source = read_folder(path, group=group, exclude=exclude, labelled=labelled)
     if len(source.classes) == 1:
         _suggest_inner(path / source.classes[0], path)
     return source

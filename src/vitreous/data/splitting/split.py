@@ -36,6 +36,7 @@ def make_split(
     previous: Split | None = None,
     folds: int = 5,
     private_groups: bool = False,
+    wanted: Sequence[str] = ("test", "val"),
 ) -> Split:
     """Give every image a part. Parts that the data names are kept; those it lacks are made from training images.
 
@@ -48,10 +49,11 @@ def make_split(
     follow those they are joined with; one that would join two parts is set aside (part "none") and named in a note.
     folds: how many `Split.folds` there are.
     private_groups: the names of groups must not be stored; part of a hash of their pixels stands for them.
+    wanted: the parts besides training that there must be; images without labels need no test part.
     Raises DataError where a missing part cannot be made: no training images, or too few independent groups.
     """
     given = [sample.part for sample in samples]
-    made = [part for part in ("test", "val") if part not in given]
+    made = [part for part in wanted if part not in given]
     if not any(part in (None, "train") for part in given):
         raise DataError("The data holds no training images to split or to train on.")
     keys = link_keys(samples, hashes, clusters)

@@ -62,7 +62,10 @@ def vit_macs(vit: ViTNumbers) -> dict[str, int]:
     }
     if vit.pooling in ("attention", "sequence"):
         parts["pooling"] = _pooling_macs(vit)
-    return parts | {"head": vit.num_features * vit.num_classes}
+    head = vit.num_features * vit.num_classes
+    if vit.head_hidden:
+        head = vit.head_hidden * (vit.num_features + vit.num_classes)
+    return parts | {"head": head}
 
 
 ATTENTION = ("attention scores", "attention values")
@@ -71,12 +74,13 @@ ATTENTION = ("attention scores", "attention values")
 
 def _stem_macs(vit: ViTNumbers) -> int:
     patch = vit.in_chans * math.prod(vit.patch_size)
-    if vit.stem != "conv":
+    if vit.stem not in ("conv", "pooled"):
         return vit.num_patches * vit.embed_dim * patch * (5 if vit.stem == "shifted" else 1)
     total, (height, width) = 0, vit.image_size
     for layer in vit.convolutions:
         height, width = height // layer.stride, width // layer.stride
         total += height * width * layer.kernel**2 * layer.before * layer.after
+        height, width = height // layer.pool, width // layer.pool
     return total
 
 

@@ -27,6 +27,9 @@ The highest moment of training comes early in the backward pass: with all that w
 output, T, and the gradient of its hidden layer, M; or, where A is large, both gradients of its softmax, 2 A. In inference it
 is either the MLP (the block's input, the sum so far, its norm, and the hidden layer before and after GELU: 3 T + 2 M), or
 attention when the softmax has read its scores but not let go of them (5 T + 2 A). Options add to each as the code says.
+
+All of it is said of the block as `models.layers.block` writes it. Training on a CPU (`models.layers.fused_cpu`) keeps no more of a
+block, and less of the last one where [CLS] alone is read, so that there these numbers are an upper bound.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ from vitreous.models.layers import attention
 
 STATISTIC = 4
 """Bytes of a mean, a reciprocal deviation or an angle, which are float32 whatever the activations are."""
+
+INDEX = 8
+"""Bytes of the place of a maximum."""
 
 
 def outside_closed_form(vit: ViTNumbers) -> str:
@@ -174,6 +180,9 @@ def _before(p: _Pieces) -> int:
     if vit.stem == "conv":
         # Each convolution's output, its norm's and its activation's; the last projects and is kept by what follows.
         kept = 3 * sum(_stem_maps(p)[:-1])
+    elif vit.stem == "pooled":
+        # Each convolution's output, which of four was largest, and what passed on; the last is kept by what follows.
+        kept = sum(output + output // 4 + output // 4 // p.size * INDEX for output in _stem_maps(p)[:-1])
     elif vit.stem == "shifted":
         kept = 2 * 5 * p.pixels + 2 * p.batch * vit.num_patches * STATISTIC
     else:
@@ -252,7 +261,8 @@ def _after(p: _Pieces) -> int:
     elif vit.pooling == "attention":
         features = p.batch * (4 * vit.embed_dim + 2 * vit.pool_hidden_dim) * p.size
         kept += 3 * p.pooled + p.rows * vit.num_heads + features  # its input, keys and values
-    return kept + p.batch * (vit.num_features + vit.num_classes) * p.size
+    # A hidden layer keeps what its activation and its last layer read.
+    return kept + p.batch * (vit.num_features + 2 * vit.head_hidden + vit.num_classes) * p.size
 
 
 def _training(p: _Pieces, checkpointing: bool) -> int:
@@ -314,6 +324,14 @@ def _stem(p: _Pieces) -> int:
         maps = _stem_maps(p)
         # Norm and activation return a tensor as large as the one they read.
         return max(2 * max(maps[:-1]), *(first + second for first, second in itertools.pairwise(maps)))
+    if p.vit.stem == "pooled":
+        maps = _stem_maps(p)
+        # A convolution's output with its pooled form and the places of the largest; then what the next one makes.
+        pooled = [output // 4 for output in maps[:-1]]
+        return max(
+            *(output + small + small // p.size * INDEX for output, small in zip(maps, pooled, strict=False)),
+            *(small + following for small, following in zip(pooled, maps[1:], strict=True)),
+        )
     if p.vit.stem == "shifted":
         return (4 + 5 + 5 + 5) * p.pixels + p.patch  # four moved copies, all side by side, in patches, normalised
     return p.pixels + p.patch
@@ -325,4 +343,5 @@ def _stem_maps(p: _Pieces) -> list[int]:
     for layer in p.vit.convolutions:
         height, width = height // layer.stride, width // layer.stride
         sizes.append(p.batch * height * width * layer.after * p.size)
+        height, width = height // layer.pool, width // layer.pool
     return sizes

@@ -11,8 +11,8 @@ from vitreous.models.layers.block import BLOCKS, BranchedBlock, TransformerBlock
 from vitreous.models.layers.differential import DifferentialAttention
 from vitreous.models.layers.mlp import MLP, SwiGLU
 from vitreous.models.layers.norm import LayerScale
-from vitreous.models.layers.patch import ConvStem, PatchEmbedding, ShiftedPatchEmbedding
-from vitreous.models.layers.pool import AttentionPool, ClassAndMeanPool, MeanPool, SequencePool, TokenPool
+from vitreous.models.layers.patch import ConvStem, PatchEmbedding, PooledStem, ShiftedPatchEmbedding
+from vitreous.models.layers.pool import AttentionPool, ClassAndMeanPool, HiddenHead, MeanPool, SequencePool, TokenPool
 from vitreous.models.vit import VisionTransformer
 
 POOLERS: dict[type[nn.Module], str] = {
@@ -34,6 +34,8 @@ class Convolution:
     """Channels that come out."""
     kernel: int
     stride: int
+    pool: int = 1
+    """How many times less rows and columns the max pooling behind it leaves; 1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class ViTNumbers:
     patch_size: tuple[int, int]
     in_chans: int
     stem: str
-    """"linear", "conv" or "shifted"."""
+    """"linear", "conv", "pooled" or "shifted"."""
     convolutions: tuple[Convolution, ...]
     """Of a convolutional stem, first to last."""
     patch_norm: bool
@@ -85,6 +87,8 @@ class ViTNumbers:
     """Of the MLP of attention pooling, else 0."""
     num_features: int
     num_classes: int
+    head_hidden: int
+    """Width of the head's hidden layer, 0 where there is none."""
     drop_path: bool
     dropout: tuple[str, ...]
     """Names of the dropouts that are on in training."""
@@ -107,7 +111,9 @@ class ViTNumbers:
             image_size=model.image_size,
             patch_size=model.patch_size,
             in_chans=model.in_chans,
-            stem={PatchEmbedding: "linear", ConvStem: "conv", ShiftedPatchEmbedding: "shifted"}[type(stem)],
+            stem={PatchEmbedding: "linear", ConvStem: "conv", PooledStem: "pooled", ShiftedPatchEmbedding: "shifted"}[
+                type(stem)
+            ],
             convolutions=_convolutions(stem),
             patch_norm=isinstance(stem, PatchEmbedding) and not isinstance(stem.norm, nn.Identity),
             num_prefix_tokens=model.num_prefix_tokens,
@@ -136,6 +142,7 @@ class ViTNumbers:
             pool_hidden_dim=pooler.mlp.contract.in_features if isinstance(pooler, AttentionPool) else 0,
             num_features=model.num_features,
             num_classes=model.num_classes,
+            head_hidden=model.head.hidden.out_features if isinstance(model.head, HiddenHead) else 0,
             drop_path=any(paths),
             dropout=tuple(name for name, probability in off.items() if probability),
         )
@@ -161,6 +168,14 @@ def _convolutions(stem: nn.Module) -> tuple[Convolution, ...]:
     if not isinstance(stem, ConvStem):
         return ()
     found = [module for module in stem.modules() if isinstance(module, nn.Conv2d)]
+    pools = isinstance(stem, PooledStem)
     return tuple(
-        Convolution(layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0]) for layer in found
+        Convolution(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size[0],
+            layer.stride[0],
+            2 if pools and layer is not stem.projection else 1,
+        )
+        for layer in found
     )

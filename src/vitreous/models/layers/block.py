@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vitreous.models.layers import fused_cpu
 from vitreous.models.layers.attention import MultiHeadAttention
 from vitreous.models.layers.differential import DifferentialAttention
 from vitreous.models.layers.mlp import MLPS
@@ -80,10 +81,23 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None
+        self,
+        tokens: Tensor,
+        rotation: Rotation | None = None,
+        attention: list[Tensor] | None = None,
+        kept: int | None = None,
     ) -> Tensor:
-        """tokens (b, n, d) -> (b, n, d); `rotation` and `attention` as in `MultiHeadAttention.forward`."""
-        tokens = tokens + self.attend(tokens, rotation, attention)
+        """tokens (b, n, d) -> (b, n, d); `rotation` and `attention` as in `MultiHeadAttention.forward`.
+
+        kept: where given, only so many tokens, from the first on, are read of what comes out; then no more may come out.
+        """
+        quick = type(self) is TransformerBlock and self.training and attention is None and fused_cpu.usable(tokens)
+        if quick and rotation is None and fused_cpu.fits_attention(self):
+            tokens = fused_cpu.attend(self, tokens, kept)
+        else:
+            tokens = tokens + self.attend(tokens, rotation, attention)
+        if quick and fused_cpu.fits_mlp(self):
+            return fused_cpu.transform(self, tokens)
         return tokens + self.transform(tokens)
 
     def attend(self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None) -> Tensor:
@@ -114,8 +128,13 @@ class ParallelBlock(TransformerBlock):
         self.mlp_norm = self.mlp_scale = nn.Identity()
 
     def forward(
-        self, tokens: Tensor, rotation: Rotation | None = None, attention: list[Tensor] | None = None
+        self,
+        tokens: Tensor,
+        rotation: Rotation | None = None,
+        attention: list[Tensor] | None = None,
+        kept: int | None = None,
     ) -> Tensor:
+        """As `TransformerBlock.forward`; all tokens come out."""
         normalised = self.attention_norm(tokens)
         branch = self.attention(normalised, rotation, attention) + self.mlp(normalised)
         return tokens + self.drop_path(self.attention_scale(branch))

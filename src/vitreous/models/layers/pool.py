@@ -157,3 +157,18 @@ class PairedHead(nn.Module):
         """features (b, 2 d) -> logits for the label and for the teacher's answer, each (b, k): what distillation trains."""
         first, second = features.chunk(2, dim=-1)
         return self.label(first), self.teacher(second)
+
+
+class HiddenHead(nn.Module):
+    """A classifier with a hidden layer: linear, GELU, dropout, linear."""
+
+    def __init__(self, num_features: int, hidden_dim: int, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_features, hidden_dim)
+        self.activation = nn.GELU()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_dim, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (b, f) -> logits (b, k)."""
+        return self.output(self.dropout(self.activation(self.hidden(features))))

@@ -1,0 +1,44 @@
+"""Mean and spread of a number over several runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from vitreous.evaluation.intervals import CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several runs say together. `mean` is None where a run has no number, the others too where there is one run."""
+
+    mean: float | None
+    deviation: float | None
+    """Standard deviation between the runs (n - 1 in the denominator)."""
+    low: float | None
+    high: float | None
+    """95 % interval of the mean, by Student's t: of what this recipe gives on this split, not on other data."""
+    n: int
+    """Runs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def spread(values: Sequence[float | None]) -> Spread:
+    """values: one of each run. Runs that share images are not independent, as those of folds; their interval is then
+    somewhat too narrow (Nadeau and Bengio 2003, Machine Learning 52:239)."""
+    numbers = [value for value in values if value is not None]
+    if not values or len(numbers) < len(values):
+        return Spread(None, None, None, None, len(values))
+    mean = float(np.mean(numbers))
+    if len(numbers) < 2:
+        return Spread(mean, None, None, None, 1)
+    deviation = float(np.std(numbers, ddof=1))
+    half = float(stdtrit(len(numbers) - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(len(numbers))
+    return Spread(mean, deviation, mean - half, mean + half, len(numbers))

@@ -1,0 +1,43 @@
+"""From scratch on small data: hundreds to tens of thousands of images, without weights to start from.
+
+    command    vitreous train DATA --init scratch --recipe scratch-small
+    hardware   two CPU cores, or any GPU
+    time       digits about 2 minutes, CIFAR-10 10 minutes (--time 10m), both on two CPU cores
+    expected   measured by benchmarks/, see benchmarks/RESULTS.md; a recipe promises nothing for other data
+
+Numbers follow the published recipes for plain ViTs on small sets (DeiT, arXiv:2012.12877; compact transformers,
+arXiv:2104.05704; "Better plain ViT", arXiv:2205.01580).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vitreous.config.train import TrainConfig
+from vitreous.recipes import defaults
+from vitreous.recipes.task import Task, data_batch, data_model, data_size, is_vit, named_size, root_scaled
+
+
+def scratch_small(task: Task) -> TrainConfig:
+    """AdamW at a high rate for compact models, the domain's augmentation, cross-entropy with smoothed labels."""
+    facts = task.facts
+    image_size = task.image_size or (named_size(task.model) if task.model else None) or data_size(facts)
+    model = task.model or data_model(facts, image_size)[0]
+    batch_size = task.batch_size or data_batch(facts)
+    base = 5e-4 if is_vit(model) and not model.endswith(("_micro", "_compact")) else 2e-3
+    return TrainConfig(
+        recipe="scratch-small",
+        method="full",
+        preset=task.preset,
+        model=model,
+        image_size=image_size,
+        batch_size=batch_size,
+        epochs=max(20, min(200, round(250_000 / facts.num_train))),
+        optim=replace(defaults.OPTIM, lr=root_scaled(base, batch_size, at=64)),
+        net=defaults.VIT if is_vit(model) else defaults.CNN,
+        augment=task.augment,
+        loss=defaults.LOSS,
+        lora=defaults.LORA,
+        distill=defaults.DISTILL,
+        pretrain=defaults.PRETRAIN,
+    )

@@ -1,0 +1,187 @@
+"""Several runs that differ in their seed or their fold alone: what a recipe brings on average, and how much of it is luck.
+
+Each is an ordinary run folder inside one that holds `repeats.json`: seed_0, seed_1, ... or fold_1, fold_2, ..., or
+seed_0-fold_1, ... All runs share the test part, and those of one fold the validation part, so that they differ in initial
+weights, order and augmentation only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from vitreous.config.convert import from_dict, to_dict
+from vitreous.config.train import TrainConfig, parse_duration, parse_fold
+from vitreous.data.sources.locate import short_name
+from vitreous.errors import RunError, StoppedError, UsageError
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import proportion
+from vitreous.evaluation.spread import spread
+from vitreous.runs.atomic import write_json
+from vitreous.runs.create import claim
+from vitreous.runs.folder import METRICS, PREDICTIONS, RunFolder, resume_command
+from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.train import train
+
+REPEATS = "repeats.json"
+LEAST = 1.0
+"""Seconds below which a share of a budget is not divided further: `train` says what is missing."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a call left: one run, or the one of several that validates best."""
+
+    run: RunFolder
+    repeats: dict[str, Any] | None = None
+    """The content of `repeats.json`; None for a single run."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One of several runs."""
+
+    name: str
+    seed: int
+    fold: int | None
+
+
+def train_all(
+    data: object, config: TrainConfig | None = None, reporter: Reporter | None = None, *, began: float | None = None
+) -> Trained:
+    """Train once, or once for each seed and fold that `config` asks for (`seeds`, `k_fold` without a fold's number).
+
+    A time budget holds for all runs together. With `resume` finished runs are kept and the others continued or started,
+    with the settings stored with them. Raises what training raises.
+    """
+    began = time.monotonic() if began is None else began
+    config, reporter = config or TrainConfig(), reporter or Silent()
+    if config.resume and config.out is not None and (config.out / REPEATS).is_file():
+        config = _continued(config)
+    if not config.repeats:
+        return Trained(train(data, config, reporter, began=began))
+    named = str(data) if isinstance(data, str | Path) else None
+    folder = _folder(config, "dataset" if named is None else short_name(named), reporter)
+    members = list(_members(config))
+    write_json(folder / REPEATS, {"status": "training", "config": _stored(config), "runs": [m.name for m in members]})
+    runs: list[RunFolder] = []
+    try:
+        for number, member in enumerate(members):
+            reporter.say(f"--- {member.name}, run {number + 1} of {len(members)}")
+            mine = _settings(config, member, folder, _share(config, began, len(members) - number))
+            runs.append(train(data, mine, reporter))
+    except StoppedError as error:
+        raise StoppedError(error.message, f"Continue with: {resume_command(named, folder)}") from error
+    found = summarise(folder, members, runs)
+    write_json(folder / REPEATS, {"status": "complete", "config": _stored(config), **found})
+    best = next(run for run in runs if str(run.path) == found["best"])
+    return Trained(best, {"folder": str(folder), **found})
+
+
+def summarise(folder: Path, members: Sequence[_Member], runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """What `repeats.json` says: `runs`, `test` and `val` {metric: mean, deviation, low, high, n}, `best`, and for folds
+    `pooled`: the accuracy on every validation image, each judged by a model that did not learn from it.
+    """
+    documents = [json.loads((run.path / METRICS).read_text(encoding="utf-8")) for run in runs]
+    entries = [
+        {
+            "name": member.name,
+            "run": str(run.path),
+            "seed": member.seed,
+            "fold": member.fold,
+            **{
+                part: {name: found["value"] for name, found in document[part].items()} for part in document["per_class"]
+            },
+        }
+        for member, run, document in zip(members, runs, documents, strict=True)
+    ]
+    found: dict[str, Any] = {"runs": entries}
+    for part in documents[0]["per_class"]:
+        values = {name: [entry[part].get(name) for entry in entries] for name in documents[0][part]}
+        found[part] = {name: spread(numbers).to_dict() for name, numbers in values.items()}
+    if len({member.fold for member in members}) > 1:
+        found["pooled"] = {"accuracy": _pooled(runs)}
+    best = max(range(len(runs)), key=lambda index: entries[index]["val"]["balanced_accuracy"] or 0.0)
+    found["best"] = str(runs[best].path)
+    return found
+
+
+def _pooled(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Accuracy over the validation parts of all runs with its interval; an image that several seeds judged is one group."""
+    columns = ["path", "part", "label", "predicted", "group"]
+    rows = [row for run in runs for row in pq.read_table(run.path / PREDICTIONS, columns=columns).to_pylist()]
+    rows = [row for row in rows if row["part"] == "val"]
+    hits = np.array([row["label"] == row["predicted"] for row in rows])
+    return proportion(hits, Grouping.of([row["group"] for row in rows], len(rows))).to_dict()
+
+
+def _members(config: TrainConfig) -> Iterator[_Member]:
+    fold, count = parse_fold(config.k_fold) if config.k_fold else (None, 0)
+    folds: list[int | None] = [*range(1, count + 1)] if fold == 0 else [fold]
+    for seed, number in itertools.product(range(config.seed, config.seed + config.seeds), folds):
+        words = [f"seed_{seed}"] if config.seeds > 1 else []
+        words += [f"fold_{number}"] if fold == 0 else []
+        yield _Member("-".join(words), seed, number)
+
+
+def _settings(config: TrainConfig, member: _Member, folder: Path, share: str | None) -> TrainConfig:
+    """The settings of one run; all have the split of the first."""
+    fold = None if member.fold is None else f"{member.fold}/{parse_fold(config.k_fold or '')[1]}"
+    return replace(
+        config,
+        seeds=1,
+        k_fold=fold,
+        seed=member.seed,
+        split_seed=config.seed if config.split_seed is None else config.split_seed,
+        out=folder / member.name,
+        time=share,
+    )
+
+
+def _share(config: TrainConfig, began: float, runs: int) -> str | None:
+    """The part of the budget that the next of so many runs may take."""
+    if config.time is None:
+        return None
+    return f"{max(LEAST, (began + parse_duration(config.time) - time.monotonic()) / runs):.2f}s"
+
+
+def _folder(config: TrainConfig, name: str, reporter: Reporter) -> Path:
+    """The folder that the runs go into. What to continue and what to replace is decided run by run, by `train`.
+
+    Raises UsageError for a folder that holds one run.
+    """
+    if config.out is not None and (config.resume or config.overwrite):
+        if config.out.is_dir() and any(config.out.iterdir()) and not (config.out / REPEATS).is_file():
+            raise UsageError(
+                f"{str(config.out)!r} holds something else than several runs, so they are not written into it.",
+                "Choose another --out.",
+            )
+        config.out.mkdir(parents=True, exist_ok=True)
+        return config.out
+    place = claim(config.out, name)
+    if place.note:
+        reporter.say(place.note)
+    return place.path
+
+
+def _continued(config: TrainConfig) -> TrainConfig:
+    """The settings that the runs in a folder were started with. Raises RunError when they cannot be read."""
+    assert config.out is not None
+    try:
+        stored = json.loads((config.out / REPEATS).read_text(encoding="utf-8"))["config"]
+    except (ValueError, KeyError) as error:
+        raise RunError(f"{str(config.out / REPEATS)!r} is damaged.", "Restore it, or start anew elsewhere.") from error
+    # A budget counts from when it was given; what is left of it after an interruption nobody knows but who asks again.
+    return replace(from_dict(TrainConfig, stored), out=config.out, resume=True, time=config.time or stored.get("time"))
+
+
+def _stored(config: TrainConfig) -> Mapping[str, Any]:
+    return to_dict(replace(config, resume=False, overwrite=False))
