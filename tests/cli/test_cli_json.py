@@ -89,7 +89,7 @@ def test_doctor_gives_versions_devices_extras_and_engines(call: Callable[..., An
     assert found.keys() >= {"versions", "devices", "extras", "engines"}
     assert found["versions"].keys() >= {"python", "vitreous", "torch", "onnxruntime"}
     assert found["devices"][0]["name"] == "cpu" and found["devices"][0]["cores"] >= 1
-    assert set(found["extras"]) == {"train", "serve", "export"}
+    assert set(found["extras"]) == {"train", "serve", "export", "track"}
     assert {engine["name"] for engine in found["engines"]} == {"eager", "onnxruntime", "packed", "packed-bf16"}
     assert found["fast_paths"]["cpu"].endswith(".")
     text = call("doctor")

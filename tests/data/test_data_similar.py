@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 
 from vitreous.data.examination.alignment import compare, to_picture
 from vitreous.data.examination.perceptual import SYMMETRIES, neighbours
-from vitreous.data.examination.similar import CHAIN, Similar, cluster, find_similar
+from vitreous.data.examination.similar import CHAIN, Similar, cluster, equal_pixels, find_similar
 
 Change = Callable[[Image.Image], Image.Image]
 TURN = Image.Transpose
@@ -249,3 +249,10 @@ def test_a_quick_search_finds_what_is_upright_or_mirrored_and_not_what_is_turned
     assert pairs.pop((3, 17)) == "mirrored left to right"
     # Both are in the set turned over, so that they mirror each other left to right.
     assert pairs == {(18, 19): "mirrored left to right"}
+
+
+def test_where_only_equal_pixels_count_copies_share_a_cluster_and_nothing_else() -> None:
+    found = equal_pixels(["a", "b", "a", "c", "b"])
+    assert found.pairs == []
+    assert found.clusters == [0, 1, 0, 2, 1]
+    assert found.representatives == [0, 1, 0, 3, 1]

@@ -14,7 +14,6 @@ from vitreous.models.cost.activations import ActivationMemory, checkpointing, co
 from vitreous.models.cost.memory import outside_closed_form, runs_fused, saved_by_part, vit_memory
 from vitreous.models.cost.numbers import ViTNumbers
 from vitreous.models.layers import attention as attention_module
-from vitreous.models.layers import fused_cpu
 from vitreous.models.layers import pool as pool_module
 from vitreous.models.vit import VisionTransformer
 
@@ -51,12 +50,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"norm": "rms", "qk_norm": True, "rope": "axial", "layer_scale": 1e-5, "num_registers": 4, "mlp": "swiglu"},
 ]
 TOLERANCE = 0.05
-
-
-@pytest.fixture(autouse=True)
-def plain_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block as it is written, of which the closed form speaks."""
-    monkeypatch.setattr(fused_cpu, "usable", lambda _: False)
 
 
 def small(**options: Any) -> VisionTransformer:

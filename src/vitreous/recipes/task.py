@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vitreous.config.augment import AugmentConfig
 from vitreous.config.facts import DataFacts
 from vitreous.config.train import Preset
-from vitreous.recipes.presets import AUGMENTATION, FEW, GENTLE, GLYPHS
+from vitreous.recipes.presets import AUGMENTATION, FEW, GENTLE, GLYPHS, HURRIED
 
 VIT_PREFIXES = ("vit", "deit", "eva", "beit3", "aimv2", "flexivit", "test_vit")
 """How the names of plain Vision Transformers begin; a test holds them against timm's."""
@@ -16,6 +16,10 @@ VIT_PREFIXES = ("vit", "deit", "eva", "beit3", "aimv2", "flexivit", "test_vit")
 # Multiply-accumulates a CPU core does in a second of training a compact model, forward and backward together; an order
 # of magnitude for choosing a model that fits a budget. How long a step really takes is measured later.
 _CORE_MACS_PER_SECOND = 2.0e10
+
+FEW_PASSES = 10.0
+"""Of `compact_passes`, below which small photographs are only mirrored and shifted, as the fastest published trainings of
+small convolutional networks do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,15 @@ class Task:
     """Batches of one step, over all devices."""
 
     @property
+    def hurried(self) -> bool:
+        """Whether the budget lets a compact model see each image so seldom that strong changes only slow it down."""
+        facts = self.facts
+        if facts.budget is None or facts.device != "cpu":
+            return False
+        size = self.image_size or data_size(facts)
+        return compact_passes(facts, size) < FEW_PASSES
+
+    @property
     def augment(self) -> AugmentConfig:
         """What the domain's preset does to images of this number and size."""
         chosen = AUGMENTATION[self.preset]
@@ -41,6 +54,8 @@ class Task:
             chosen = replace(chosen, **GENTLE)
         if self.preset == "natural" and self.facts.short_side <= 48:
             chosen = replace(chosen, crop_area=0.6)  # small images show the object and little else
+            if self.hurried:
+                chosen = replace(chosen, **HURRIED)
         return chosen
 
 
@@ -87,11 +102,16 @@ def data_model(facts: DataFacts, image_size: int) -> tuple[str, str]:
     if image_size <= 16:
         return "vit_micro", f"images of {image_size} px need few parameters"
     if facts.device == "cpu":
-        budget = facts.budget if facts.budget is not None else 1800.0
-        epochs = 0.7 * budget * facts.cores * _CORE_MACS_PER_SECOND / (3 * _macs(image_size)) / facts.num_train
+        epochs = compact_passes(facts, image_size)
         if epochs < 60:
             return "vit_micro", f"a larger one would see each of {facts.num_train:,} images only {epochs:.0f} times"
     return "vit_compact", f"{facts.num_train:,} training images of {image_size} px"
+
+
+def compact_passes(facts: DataFacts, image_size: int) -> float:
+    """About how often vit_compact could see each image in seven tenths of the budget (half an hour where there is none)."""
+    budget = facts.budget if facts.budget is not None else 1800.0
+    return 0.7 * budget * facts.cores * _CORE_MACS_PER_SECOND / (3 * _macs(image_size)) / facts.num_train
 
 
 def _macs(image_size: int) -> float:

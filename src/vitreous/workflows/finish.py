@@ -166,7 +166,7 @@ def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
         "images_per_s": round(float(np.median(rates)), 1) if rates else None,
         "steps": state.step,
         "best_step": state.best_step,
-        "peak_memory_bytes": max((row["peak_memory_bytes"] or 0 for row in rows), default=0) or None,
+        "peak_memory_bytes": max((row.get("peak_memory_bytes") or 0 for row in rows), default=0) or None,
         "processor": processor(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from vitreous.data import Scan, load_source
 from vitreous.data.audit.fixes import apply_fixes, read_fixes
 from vitreous.data.examination import scan as scanning
 from vitreous.data.examination.remembered import similar_or_remembered
-from vitreous.data.examination.similar import Similar, find_similar, search_seconds
+from vitreous.data.examination.similar import Similar, equal_pixels, find_similar, search_seconds
 from vitreous.data.sources.source import Listing, check_trainable
 from vitreous.data.splitting.bursts import group_by_camera
 from vitreous.data.splitting.links import connected, link_keys
@@ -27,6 +28,8 @@ from vitreous.workflows.reporter import Reporter
 NEEDED_FOR_SIMILAR = 256
 """Pixels of the longer side at which two pictures are compared when their thumbnails agree."""
 
+SMALLEST_FOR_SIMILAR = 16
+"""Pixels of the shorter side below which resemblance says nothing."""
 SEARCH_SHARE = 0.05
 """Of a time budget that the full search for look-alikes may take."""
 
@@ -186,6 +189,14 @@ def _compare(
         return as_picture(open_image(source.open(index), target=NEEDED_FOR_SIMILAR, decode=decode))
 
     def search() -> Similar:
+        sides = [min(size) for size in scan.sizes]
+        if sides and embeddings is None and statistics.median(sides) < SMALLEST_FOR_SIMILAR:
+            # Two digits of 8 x 8 pixels by two hands resemble each other as much as copies of a photograph do.
+            reporter.say(
+                f"images of {statistics.median(sides):.0f} px are too small to tell look-alikes from copies: only images with "
+                "equal pixels are kept together"
+            )
+            return equal_pixels(scan.hashes)
         if quick:
             reporter.say(
                 f"look-alikes are looked for upright and mirrored only: in full it would take about {expected:.0f} s of "

@@ -41,6 +41,8 @@ from vitreous.workflows.teacher import TeacherModel
 FEATURES_FROM = 3000
 """Training images whose features describe what is usual (see `evaluation.strangeness`)."""
 MOST_VALIDATIONS = 20
+FEW_EPOCHS = 6
+"""Validation costs a third of training for as many images: often enough to choose by, and no more."""
 
 
 @dataclass(frozen=True)
@@ -183,5 +185,7 @@ class Setup:
 
 
 def validation_interval(steps: int, steps_per_epoch: float) -> int:
-    """Steps from one validation to the next: an epoch, or more where a run would have more than `MOST_VALIDATIONS`."""
-    return max(1, math.ceil(max(steps / MOST_VALIDATIONS, steps_per_epoch)))
+    """Steps from one validation to the next: two epochs, one in runs of fewer than `FEW_EPOCHS`, more where a run would
+    have more than `MOST_VALIDATIONS`. The last step always has one."""
+    epochs = 2 if steps >= FEW_EPOCHS * steps_per_epoch else 1
+    return max(1, math.ceil(max(steps / MOST_VALIDATIONS, epochs * steps_per_epoch)))

@@ -22,7 +22,7 @@ from vitreous.runs.atomic import write_text
 
 KEPT = 90 * 24 * 3600
 """Seconds after which a file that was not used is removed."""
-_VERSION = 1
+_VERSION = 2
 """To be raised with any change of what `find_similar` answers."""
 
 

@@ -114,6 +114,13 @@ class _Compared:
         return Pair(int(indices[self.first]), int(indices[self.second]), how, similarity)
 
 
+def equal_pixels(digests: Sequence[str]) -> Similar:
+    """What is alike where nothing but equal pixels counts. digests: n texts, equal exactly where all pixels are."""
+    firsts: dict[str, int] = {}
+    representatives = [firsts.setdefault(digest, index) for index, digest in enumerate(digests)]
+    return Similar([], _numbered(representatives, {first: first for first in firsts.values()}), representatives)
+
+
 def search_seconds(count: int, threads: int) -> float:
     """About how long `find_similar` takes for so many images, not quick: an order of magnitude, from 60,000 of them."""
     return 2 * (1e-3 * count + 1.2e-8 * count**2) / max(1, threads)

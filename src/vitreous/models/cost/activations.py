@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vitreous.models.cnn import ConvNet
+from vitreous.models.layers.fused_cpu import plain_block
 from vitreous.models.vit import VisionTransformer
 
 Setting = Callable[[], AbstractContextManager[object]]
@@ -107,11 +108,13 @@ class _Diary(TorchDispatchMode):
 def measure(model: nn.Module, images: Tensor, training: Setting = contextlib.nullcontext) -> ActivationMemory:
     """The activation memory of real passes over images (b, c, h, w) on the model's device.
 
+    Blocks compute as they are written: the hand-written ones of training on a CPU keep other tensors.
+
     training: entered for the training passes, where those compute in another way than inference. On CUDA the allocator is asked, whose blocks are multiples of 512 bytes, and a parameter's gradient counts for the
     moment before it is added to the one that is there. The model is left as it was: mode, gradients and buffers.
     """
     devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _left_as_it_was(model):
+    with torch.random.fork_rng(devices=devices), _left_as_it_was(model), plain_block():
         if images.device.type == "cuda":
             return _both_ways(model, images, _ask_allocator, _train_and_ask, training)
         return _both_ways(model, images, _follow, _train_and_follow, training)

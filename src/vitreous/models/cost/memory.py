@@ -181,8 +181,9 @@ def _before(p: _Pieces) -> int:
         # Each convolution's output, its norm's and its activation's; the last projects and is kept by what follows.
         kept = 3 * sum(_stem_maps(p)[:-1])
     elif vit.stem == "pooled":
-        # Each convolution's output, which of four was largest, and what passed on; the last is kept by what follows.
-        kept = sum(output + output // 4 + output // 4 // p.size * INDEX for output in _stem_maps(p)[:-1])
+        # The image in another layout; each convolution's output, which of four was largest, and what passed on; the last
+        # is kept by what follows.
+        kept = p.pixels + sum(output + output // 4 + output // 4 // p.size * INDEX for output in _stem_maps(p)[:-1])
     elif vit.stem == "shifted":
         kept = 2 * 5 * p.pixels + 2 * p.batch * vit.num_patches * STATISTIC
     else:
@@ -328,7 +329,7 @@ def _stem(p: _Pieces) -> int:
         maps = _stem_maps(p)
         # A convolution's output with its pooled form and the places of the largest; then what the next one makes.
         pooled = [output // 4 for output in maps[:-1]]
-        return max(
+        return p.pixels + max(
             *(output + small + small // p.size * INDEX for output, small in zip(maps, pooled, strict=False)),
             *(small + following for small, following in zip(pooled, maps[1:], strict=True)),
         )

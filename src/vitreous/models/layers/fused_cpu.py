@@ -19,8 +19,10 @@ Shapes: b batch, n tokens, m those that are read (n, or fewer in the last block)
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -41,6 +43,18 @@ DEFAULT_UP_TO = 256
 """The same for fp32 on torch's default library, where that attention is faster already from here on."""
 SHORT = 40
 """Up to so many tokens softmax of bf16 scores is faster by way of fp32."""
+
+_plain: ContextVar[bool] = ContextVar("plain_block", default=False)
+
+
+@contextlib.contextmanager
+def plain_block() -> Iterator[None]:
+    """Inside it blocks compute as `models.layers.block` writes them: what the closed form of memory speaks of."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def attend(block: Any, tokens: Tensor, kept: int | None) -> Tensor:
@@ -77,7 +91,7 @@ def usable(tokens: Tensor) -> bool:
     # Tensors of other types (without data, spread over devices) have ways of their own.
     if type(tokens) is not Tensor or tokens.device.type != "cpu" or tokens.dtype != torch.float32:
         return False
-    if not torch.is_grad_enabled():
+    if _plain.get() or not torch.is_grad_enabled():
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or not fast_paths_wanted():
         return False
