@@ -46,6 +46,40 @@ def quickstart(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
+def seed_rows(facts: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """A line for each seed, with the accuracy of each name."""
+    return [
+        f"| {seed} | {' | '.join(percent(row[name]) for name in names)} | {row.get('wall_seconds', row.get('seconds')):.0f} |"
+        for seed, row in sorted(facts["seeds"].items())
+    ]
+
+
+def cifar10(facts: dict[str, Any]) -> list[str]:
+    row = next(iter(facts["seeds"].values()))
+    return [
+        f"`vitreous train cifar10 --time {row['budget']}`, no other argument, from random weights, everything included, nothing "
+        f"remembered from before (`benchmarks/cifar10.py`; {machine(facts)}): {row['model']}, {row['parameters'] / 1e6:.2f} M "
+        "parameters, all 10,000 test images, 95 % intervals:",
+        "",
+        "| seed | accuracy, % | wall time, s |",
+        "| --- | --- | --- |",
+        *seed_rows(facts, ("accuracy",)),
+    ]
+
+
+def digits_folds(facts: dict[str, Any]) -> list[str]:
+    row = next(iter(facts["seeds"].values()))
+    return [
+        f"scikit-learn's digits, five folds, each the test part once; `vitreous train --time {row['budget']}` a fold, from random "
+        "weights, against a support vector machine and nearest neighbours tuned within the other folds "
+        f"(`benchmarks/digits_folds.py`; {machine(facts)}); 95 % intervals over all 1,797 images:",
+        "",
+        "| seed | vitreous, % | SVC, % | neighbours, % | all five trainings, s |",
+        "| --- | --- | --- | --- | --- |",
+        *seed_rows(facts, ("vitreous", "SVC", "neighbours")),
+    ]
+
+
 def datasets(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"`vitreous train SET --time 5m`, no other argument, from random weights (`benchmarks/datasets.py`; {machine(facts)}). "
@@ -252,6 +286,8 @@ def main() -> None:
     for name, title, write in (
         ("quickstart", "Digits", quickstart),
         ("datasets", "Six data sets, five minutes each", datasets),
+        ("cifar10", "CIFAR-10 in ten minutes", cifar10),
+        ("digits_folds", "Digits in five folds", digits_folds),
         ("model_speed", "The model against other libraries", model_speed),
         ("training_speed", "Training steps", training_speed),
         ("cpu_inference", "Engines on a CPU", cpu_inference),
@@ -263,7 +299,10 @@ def main() -> None:
             continue
         text = write(facts)
         sections += [f"## {title}", "", *text, ""]
-        if name in ("quickstart", "datasets"):
+        if facts.get("note"):
+            sections += [facts["note"], ""]
+            text = [*text, "", facts["note"]]
+        if name in ("quickstart", "datasets", "cifar10", "digits_folds"):
             front += [*text, ""]
     head = "# Results\n\nWritten by `scripts/results_tables.py` from `benchmarks/results/`. Machines are shared: read ratios and intervals.\n\n"
     (FOLDER / "RESULTS.md").write_text(head + "\n".join(sections).rstrip() + "\n", encoding="utf-8")
