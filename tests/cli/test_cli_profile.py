@@ -41,7 +41,7 @@ def test_the_terminal_shows_tables_and_writes_nothing_unasked(
     monkeypatch.chdir(tmp_path)
     done = call("profile", "vit_micro", *QUICK, "--batch", "1")
     assert done.returncode == 0, done.stderr
-    for said in ("635.01 k parameters", "closed form", "p50", "eager", "Measured on "):
+    for said in ("760.52 k parameters", "closed form", "p50", "eager", "Measured on "):
         assert said in done.stdout
     assert "image size" not in done.stdout  # no --curve
     assert not list(tmp_path.iterdir())

@@ -35,7 +35,7 @@ def test_eager_and_onnxruntime_agree(exported_run: RunFolder, count: int) -> Non
     images = batch(count)
     eager, other = (load_engine(exported_run, name).predict(images) for name in ("eager", "onnxruntime"))
     assert eager.logits.shape == (count, 3)
-    assert eager.features.shape == (count, 96)
+    assert eager.features.shape == (count, 128)
     assert eager.logits.std() > 0.05
     for ours, theirs in ((eager.logits, other.logits), (eager.features, other.features)):
         assert ours.dtype == theirs.dtype == np.float32
@@ -193,4 +193,4 @@ def test_an_exported_model_runs_where_torch_cannot_be_imported(exported_run: Run
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(2, 3) (2, 96)"
+    assert done.stdout.strip() == "(2, 3) (2, 128)"

@@ -178,7 +178,8 @@ class Setup:
             seed=config.seed,
             steps_per_epoch=math.ceil(self.steps_per_epoch),
             validate_every=each,
-            log_every=max(1, min(each // 2, 25)),
+            # A few rows an epoch, for those who watch.
+            log_every=max(1, min(math.ceil(self.steps_per_epoch) // 2, 25)),
             deadline=deadline,
             team=self.team,
         )
