@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from vitreous.errors import UsageError
 from vitreous.models import architecture, build
+from vitreous.models.cost.activations import set_checkpointing
 from vitreous.training.checkpoint import TrainState, restore_newest
-from vitreous.training.forecast import MARGIN, Forecast, forecast, plan, recompute_activations, verified
+from vitreous.training.forecast import MARGIN, Forecast, forecast, plan, verified
 from vitreous.training.loop import fit
 from vitreous.training.losses import cross_entropy
 from vitreous.training.memory import is_out_of_memory, peak_memory, usage
@@ -207,12 +208,12 @@ def test_recomputed_activations_give_the_same_gradients(problem: Any) -> None:
     grads = []
     for recompute in (False, True):
         model = steady(problem).model
-        assert not recompute or recompute_activations(model)
+        assert not recompute or set_checkpointing(model, True)
         torch.manual_seed(3)
         classify(cross_entropy)(model, torch.ones(4, 1, 8, 8), torch.eye(10)[:4]).backward()
         grads.append([each.grad for each in model.parameters() if each.grad is not None])
     assert len(grads[0]) == len(grads[1]) > 0
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
-    assert not recompute_activations(nn.Linear(2, 2))
+    assert not set_checkpointing(nn.Linear(2, 2), True)
     assert math.isfinite(float(grads[0][0].sum()))

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from vitreous.config.optim import OptimizerName
 from vitreous.config.train import Precision
 from vitreous.engines.cpu import fast_matmul
-from vitreous.models.cnn import ConvNet
 from vitreous.models.cost.activations import count
 from vitreous.models.cost.memory import outside_closed_form, runs_fused, vit_memory
 from vitreous.models.cost.numbers import ViTNumbers
@@ -137,20 +136,6 @@ def verified(
             trial.zero_grad(set_to_none=True)
             if device == "cuda":
                 torch.cuda.empty_cache()
-
-
-def recompute_activations(model: nn.Module) -> bool:
-    """Let the model recompute its activations in the backward pass from now on; False where it cannot."""
-    if isinstance(model, VisionTransformer):
-        model.checkpointing = True
-        return True
-    if isinstance(model, ConvNet) and hasattr(model.body, "set_grad_checkpointing"):
-        try:
-            model.body.set_grad_checkpointing(True)
-        except (AssertionError, NotImplementedError, RuntimeError):  # how timm says that a family has none
-            return False
-        return True
-    return False
 
 
 def _growth(few: int, more: int) -> int:

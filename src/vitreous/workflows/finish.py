@@ -173,6 +173,22 @@ def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
 
 def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dict[str, Any]) -> dict[str, Any]:
     """What `run.json` says, without the sha256 of files that are still to be written."""
+    facts = facts_of_training(path, state, setup, data)
+    return {
+        **facts,
+        "classes": list(setup.spec.classes),
+        "task": "single_label",
+        "data": {**facts["data"], "leaks": setup.material.split.leak_count},
+        **({"teacher": setup.teacher.facts} if setup.teacher else {}),
+        "test_scored": 1,
+        "test_log": [{"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "train"}],
+        "headline": {"part": "test", "accuracy": document["test"]["accuracy"]},
+        "files": {MODEL: sha256_file(path / MODEL)},
+    }
+
+
+def facts_of_training(path: Path, state: TrainState, setup: Setup, data: str) -> dict[str, Any]:
+    """What `run.json` says of any finished training, whatever was learned."""
     before = read_facts(path / RUN_JSON)
     split, config = setup.material.split, setup.config
     return {
@@ -185,21 +201,17 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
         "macs": setup.macs,
         "input": to_dict(setup.spec),
         "input_sha256": setup.spec.digest(),
-        "classes": list(setup.spec.classes),
-        "task": "single_label",
         "data": {
             "source": data,
             "kind": setup.material.source.kind,
             "counts": {part: len(split.indices(part)) for part in ("train", "val", "test")},
             "fingerprint": split.digest(),
-            "leaks": split.leak_count,
             "set_aside": len(split.set_aside),
             "bad_files": len(setup.material.scan.bad),
         },
         "split_sha256": split.digest(),
         "seed": config.seed,
         "weights": setup.start.weights,
-        **({"teacher": setup.teacher.facts} if setup.teacher else {}),
         "training": {
             "steps": state.step,
             "best_step": state.best_step,
@@ -207,11 +219,7 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
             "precision": config.precision,
             "stopped_early": bool(config.steps and state.step < config.steps),
         },
-        "test_scored": 1,
-        "test_log": [{"when": datetime.now(UTC).isoformat(timespec="seconds"), "by": "train"}],
-        "headline": {"part": "test", "accuracy": document["test"]["accuracy"]},
         "exports": {},
-        "files": {MODEL: sha256_file(path / MODEL)},
     }
 
 

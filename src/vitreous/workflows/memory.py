@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from vitreous.config.train import TrainConfig
-from vitreous.training.forecast import Forecast, Plan, forecast, plan, recompute_activations, verified
+from vitreous.models.cost.activations import set_checkpointing
+from vitreous.training.forecast import Forecast, Plan, forecast, plan, verified
 from vitreous.training.memory import uses_batch_statistics
 from vitreous.workflows.environment import free_memory
 from vitreous.workflows.reporter import Reporter
@@ -34,7 +35,7 @@ def fit_into_memory(setup: Setup, asked: TrainConfig, reporter: Reporter, *, sha
     else:
         micro = min(config.micro_batch, batch)
         found = Plan(micro, bool(by_hand), predicted.bytes(micro, recomputed=bool(by_hand)))
-    recomputed = found.recomputed and recompute_activations(model)
+    recomputed = found.recomputed and set_checkpointing(model, True)
     if by_hand and not recomputed:
         reporter.warn(
             f"{setup.start.architecture.name} cannot recompute its activations; --net.checkpointing is left out."

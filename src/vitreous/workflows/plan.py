@@ -92,9 +92,7 @@ def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainCon
         optim = replace(config.optim, ema_decay=0.0, warmup_steps=0)
         return replace(config, epochs=None, time=None, steps=len(STRENGTHS), optim=optim), None
     steps = config.steps
-    if steps is None and config.method == "probe":  # one pass over the images, whatever time there is
-        steps = max(1, round(setup.steps_per_epoch))
-    elif steps is None and config.time is not None:
+    if steps is None and config.time is not None:
         steps, budget = _first_guess(setup, began)
         steps = setup.team.least(steps)
         epochs = steps / setup.steps_per_epoch

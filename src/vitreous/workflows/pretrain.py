@@ -7,7 +7,6 @@ how well hidden patches are drawn, no test part is scored, and the run folder ho
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,12 +29,11 @@ from vitreous.models.layers.patch import PatchEmbedding
 from vitreous.models.masked import MaskedAutoencoder
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.atomic import sha256_file, write_bytes, write_json, write_text
-from vitreous.runs.folder import CARD, CONFIG, METRICS, MODEL, PLOTS, RUN_JSON, SCHEMA_VERSION, SPLITS, RunFolder
+from vitreous.runs.folder import CARD, CONFIG, METRICS, MODEL, PLOTS, RUN_JSON, SPLITS, RunFolder
 from vitreous.training.checkpoint import TrainState, save_weights
 from vitreous.training.precision import autocast
 from vitreous.training.pretraining import errors_on
-from vitreous.workflows.environment import versions
-from vitreous.workflows.finish import load_best, timing
+from vitreous.workflows.finish import facts_of_training, load_best, timing
 from vitreous.workflows.reconstructions import draw_reconstructions
 from vitreous.workflows.reporter import Reporter
 from vitreous.workflows.score import EVAL_BATCH
@@ -117,44 +115,16 @@ def _mean(errors: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = N
 
 
 def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dict[str, Any]) -> dict[str, Any]:
-    before = json.loads((path / RUN_JSON).read_text(encoding="utf-8"))
-    split, config = setup.material.split, setup.config
+    facts = facts_of_training(path, state, setup, data)
     return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "complete",
-        "created": before["created"],
-        "versions": versions(),
-        "architecture": setup.start.architecture.to_dict(),
-        "parameters": setup.parameters,
-        "macs": setup.macs,
-        "input": to_dict(setup.spec),
-        "input_sha256": setup.spec.digest(),
+        **facts,
         "classes": [],
         "task": "pretrain",
-        "pretraining": {"objective": "masked autoencoding", **to_dict(config.pretrain)},
-        "data": {
-            "source": data,
-            "kind": setup.material.source.kind,
-            "labelled": setup.material.labelled,
-            "counts": {part: len(split.indices(part)) for part in ("train", "val", "test")},
-            "fingerprint": split.digest(),
-            "set_aside": len(split.set_aside),
-            "bad_files": len(setup.material.scan.bad),
-        },
-        "split_sha256": split.digest(),
-        "seed": config.seed,
-        "weights": setup.start.weights,
-        "training": {
-            "steps": state.step,
-            "best_step": state.best_step,
-            "seconds": round(state.seconds, 2),
-            "precision": config.precision,
-            "stopped_early": bool(config.steps and state.step < config.steps),
-        },
+        "pretraining": {"objective": "masked autoencoding", **to_dict(setup.config.pretrain)},
+        "data": {**facts["data"], "labelled": setup.material.labelled},
         "test_scored": 0,
         "test_log": [],
         "headline": {"part": "val", LOSS: document["val"][LOSS]},
-        "exports": {},
     }
 
 

@@ -42,7 +42,8 @@ FEATURES_FROM = 3000
 """Training images whose features describe what is usual (see `evaluation.strangeness`)."""
 MOST_VALIDATIONS = 20
 FEW_EPOCHS = 6
-"""Validation costs a third of training for as many images: often enough to choose by, and no more."""
+"""Epochs below which each one ends with a validation; longer runs have one every other epoch, since it costs a third of
+training for as many images."""
 
 
 @dataclass(frozen=True)

@@ -99,19 +99,7 @@ def read_folder(
         notes.append(f"Folders without images: {', '.join(found.empty[:10])}.")
     if found.ignored:
         notes.append(f"{found.ignored.total():,} files were ignored{_ignored(found.ignored)}.")
-    samples, columns, note = _grouped(root, samples, group)
-    base = str(root)
-    return Listing(
-        name=folder_name(root),
-        kind="folder",
-        root=base,
-        samples=samples,
-        classes=natural_order({sample.label for sample in samples}),
-        notes=notes + note,
-        reader=lambda index: f"{base}/{samples[index].path}",
-        unusable=found.unusable,
-        columns=columns,
-    )
+    return _listed(found, root, group, samples, natural_order({sample.label for sample in samples}), notes)
 
 
 def _lacks_classes(images: list[str], root: Path) -> bool:
@@ -133,6 +121,12 @@ def _unlabelled(found: _Found, root: Path, group: str | None) -> Listing:
     notes = [f"A folder of images without class folders: {len(samples):,} images, taken without labels."]
     if found.ignored:
         notes.append(f"{found.ignored.total():,} files were ignored{_ignored(found.ignored)}.")
+    return _listed(found, root, group, samples, [], notes)
+
+
+def _listed(
+    found: _Found, root: Path, group: str | None, samples: list[Sample], classes: list[str], notes: list[str]
+) -> Listing:
     samples, columns, note = _grouped(root, samples, group)
     base = str(root)
     return Listing(
@@ -140,7 +134,7 @@ def _unlabelled(found: _Found, root: Path, group: str | None) -> Listing:
         kind="folder",
         root=base,
         samples=samples,
-        classes=[],
+        classes=classes,
         notes=notes + note,
         reader=lambda index: f"{base}/{samples[index].path}",
         unusable=found.unusable,

@@ -233,24 +233,27 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
+def set_checkpointing(model: nn.Module, on: bool) -> bool:
+    """Let the model recompute its blocks in the backward pass from now on, or stop it; False where it cannot."""
+    if isinstance(model, VisionTransformer):
+        model.checkpointing = on
+        return True
+    if isinstance(model, ConvNet) and hasattr(model.body, "set_grad_checkpointing"):
+        try:
+            model.body.set_grad_checkpointing(on)
+        except (AssertionError, NotImplementedError, RuntimeError):  # how timm says that a family has none
+            return False
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def checkpointing(model: nn.Module) -> Iterator[bool]:
     """Inside the block the model recomputes its blocks in the backward pass; yields whether it can."""
-    if isinstance(model, VisionTransformer):
-        before, model.checkpointing = model.checkpointing, True
-        try:
-            yield True
-        finally:
-            model.checkpointing = before
-    elif isinstance(model, ConvNet) and hasattr(model.body, "set_grad_checkpointing"):
-        try:
-            model.body.set_grad_checkpointing(True)
-        except (AssertionError, NotImplementedError, RuntimeError):  # how timm says that a family has none
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            model.body.set_grad_checkpointing(False)
-    else:
-        yield False
+    before = isinstance(model, VisionTransformer) and model.checkpointing
+    able = set_checkpointing(model, True)
+    try:
+        yield able
+    finally:
+        if able:
+            set_checkpointing(model, before)
