@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,9 +44,10 @@ def test_a_new_warm_up_opens_its_steps() -> None:
     assert reopened(STORED, {"optim.warmup"}).optim.warmup_steps is None
 
 
-def test_a_new_preset_opens_the_augmentation_alone() -> None:
-    found = reopened(STORED, {"preset"})
+def test_a_new_preset_opens_the_augmentation_and_the_exposure_alone() -> None:
+    found = reopened(replace(STORED, exposure="even"), {"preset"})
     assert found.augment == AugmentConfig()
+    assert found.exposure == "auto"
     assert (found.net, found.optim) == (STORED.net, STORED.optim)
 
 

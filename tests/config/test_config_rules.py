@@ -155,6 +155,7 @@ def test_the_digest_of_an_input_changes_with_every_field() -> None:
         {"classes": ("a",)},
         {"decode": DecodeConfig(frame="last")},
         {"value_range": ((0.0, 2.0),) * 3},
+        {"exposure": "even"},
     ]
     assert len({spec.digest(), *(replace(spec, **change).digest() for change in changes)}) == len(changes) + 1
     assert len(changes) == len(spec.to_dict())

@@ -220,3 +220,29 @@ def test_a_batch_is_normalised_like_its_images() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 2, 3), dtype=np.uint8)
     spec = replace(RGB, mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
     np.testing.assert_array_equal(normalise(pixels, spec), np.stack([normalise(image, spec) for image in pixels]))
+
+
+def test_an_even_exposure_makes_images_under_any_light_alike() -> None:
+    rng = np.random.default_rng(0)
+    scene = rng.normal(0, 1, (40, 40, 3)).clip(-2.5, 2.5)
+    spec = InputSpec(height=40, width=40, exposure="even")
+    lights = [np.rint(mean + gain * scene).astype(np.uint8) for mean, gain in ((60, 8), (128, 20), (180, 14))]
+    seen = [to_pixels(Image.fromarray(light), spec).astype(int) for light in lights]
+    for pixels in seen:
+        assert abs(pixels.mean() - 127.5) < 1
+        assert abs(pixels.std() - 42.5) < 1
+    assert np.abs(seen[0] - seen[1]).max() <= 5  # what rounding to 8 bits lost, times the gain
+    stored = [to_pixels(Image.fromarray(light), replace(spec, exposure="stored")) for light in lights]
+    assert all(np.array_equal(pixels, light) for pixels, light in zip(stored, lights, strict=True))
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_an_image_of_one_value_becomes_mid_grey_at_an_even_exposure(bit_depth: Any) -> None:
+    spec = InputSpec(height=4, width=4, channels=1, mean=(0.5,), std=(0.5,), exposure="even", bit_depth=bit_depth)
+    pixels = to_pixels(Image.new("L", (9, 9), 7), spec)
+    assert np.unique(pixels).tolist() == [round(spec.max_value / 2)]
+
+
+def test_a_spec_that_says_nothing_of_exposure_keeps_its_digest() -> None:
+    spec = InputSpec(height=4, width=4)
+    assert spec.digest() == replace(spec, exposure="stored").digest() != replace(spec, exposure="even").digest()

@@ -220,6 +220,22 @@ def test_only_documents_are_blurred_and_only_pages() -> None:
     assert resolve(TrainConfig(preset="document"), DIGITS).config.augment.blur == 0
 
 
+@pytest.mark.parametrize(
+    ("preset", "spread", "asked", "exposure"),
+    [
+        ("inspection", 1.2, "auto", "even"),
+        ("inspection", 0.4, "auto", "stored"),
+        ("satellite", 1.2, "auto", "stored"),
+        ("inspection", 1.2, "stored", "stored"),
+        ("natural", 0.4, "even", "even"),
+    ],
+)
+def test_parts_under_changing_light_are_evened_out(preset: Preset, spread: float, asked: Any, exposure: str) -> None:
+    found = resolve(TrainConfig(preset=preset, exposure=asked), replace(PHOTOS, exposure_spread=spread))
+    assert found.config.exposure == exposure
+    assert any("same brightness" in reason for reason in found.reasons) == (exposure == "even")
+
+
 def test_only_photographs_lose_their_edges() -> None:
     assert {preset: resize_for(preset) for preset in PRESETS} == {
         "natural": "crop",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,20 +156,24 @@ def test_resume_refuses_a_folder_that_is_no_run_and_changed_data(
         vitreous.train(data, out=tmp_path / "run", resume=True, **tiny)
 
 
+class Killed(BaseException):
+    """Stands for the power cut: nothing in the program may catch it."""
+
+
+def killed(state: Any, batches: Any, settings: Any, *, record: Callable[..., None], **named: Any) -> None:
+    """`fit` that dies after half of its steps."""
+
+    def record_until(row: dict[str, Any]) -> None:
+        record(row)
+        if row["step"] >= settings.steps // 2:
+            raise Killed
+
+    real_fit(state, batches, settings, record=record_until, **named)
+
+
 def test_a_kill_without_warning_loses_at_most_the_work_since_the_last_checkpoint(
     colors: Path, tiny: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        """Stands for the power cut: nothing in the program may catch it."""
-
-    def killed(state: Any, batches: Any, settings: Any, *, record: Callable[..., None], **named: Any) -> None:
-        def record_until(row: dict[str, Any]) -> None:
-            record(row)
-            if row["step"] >= settings.steps // 2:
-                raise Killed
-
-        real_fit(state, batches, settings, record=record_until, **named)
-
     with monkeypatch.context() as patch:
         patch.setattr("vitreous.workflows.train.fit", killed)
         with pytest.raises(Killed):
@@ -177,6 +182,25 @@ def test_a_kill_without_warning_loses_at_most_the_work_since_the_last_checkpoint
         file.write('{"step": 9, "lo')  # a row that was being written
     assert vitreous.train(colors, out=tmp_path / "run", resume=True, **tiny).path == tmp_path / "run"
     assert weights(tmp_path / "run") == weights(trained)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["init given again", "init left out"])
+def test_a_run_resumes_where_the_weights_it_started_from_are_gone(
+    colors: Path, tiny: dict[str, Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    gone = shutil.copytree(trained, tmp_path / "gone")
+    settings = {**tiny, "init": str(gone), "head_init": "closed-form", "epochs": 4}
+    undisturbed = vitreous.train(colors, out=tmp_path / "undisturbed", **settings).path
+    with monkeypatch.context() as patch:
+        patch.setattr("vitreous.workflows.train.fit", killed)
+        with pytest.raises(Killed):
+            vitreous.train(colors, out=tmp_path / "run", **settings)
+    shutil.rmtree(gone)
+    if not named:
+        del settings["init"]
+    resumed = vitreous.train(colors, out=tmp_path / "run", resume=True, **settings)
+    assert weights(resumed.path) == weights(undisturbed)
+    assert resumed.run.facts["weights"]["init"] == str(gone)
 
 
 def test_a_full_disk_ends_training_with_the_earlier_checkpoint_intact(

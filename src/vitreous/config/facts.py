@@ -33,6 +33,9 @@ class DataFacts:
     """Bands of most training images, transparency not counted: 1 grey, 3 colour, more for other sensors."""
     formats: tuple[tuple[str, float], ...] = ()
     """(file format, share of the training images in it), such as ("JPEG", 0.9), ("DICOM", 0.1); empty where unknown."""
+    exposure_spread: float = 0.0
+    """Deviation of the images' mean brightness over the deviation within an image (median): 1 where images differ from each
+    other as much as their own pixels do."""
 
     @property
     def num_train(self) -> int:

@@ -16,6 +16,7 @@ from vitreous.config.decode import DecodeConfig
 
 Resize = Literal["crop", "squash", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+Exposure = Literal["stored", "even"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,9 @@ class InputSpec:
     value_range: tuple[tuple[float, float], ...] = ()
     """For each channel the stored values (low, high) that become 0 and 1, clipped; when empty, 0 and the largest value
     of 8 or 16 bits. Floats need it, since no file states their range."""
+    exposure: Exposure = "stored"
+    """`even` brings each image to the same mean and contrast (its deviation a sixth of the range, clipped), so that light
+    and shutter of the camera no longer count; `stored` leaves them as they are."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -99,4 +103,6 @@ class InputSpec:
             del values["decode"]
         if not self.value_range:
             del values["value_range"]
+        if self.exposure == "stored":
+            del values["exposure"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

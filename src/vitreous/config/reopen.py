@@ -37,7 +37,7 @@ def reopened(stored: TrainConfig, changed: Collection[str]) -> TrainConfig:
 
     A new length opens the warm-up's steps and the averaging. A new model opens image size, initial weights, shape, recipe
     and what the recipe chose; a new recipe, method or source of weights the same and the length; a new preset the
-    augmentation; a new image size the patches; a new batch or optimiser the learning rate; a new seed the split.
+    augmentation and the exposure; a new image size the patches; a new batch or optimiser the learning rate; a new seed the split.
     """
     changed = set(changed)
     found = stored
@@ -52,7 +52,7 @@ def reopened(stored: TrainConfig, changed: Collection[str]) -> TrainConfig:
     if "optim.name" in changed:
         found = replace(found, optim=replace(found.optim, **dict.fromkeys(OF_OPTIMIZERS)))
     if "preset" in changed:
-        found = replace(found, augment=AugmentConfig())
+        found = replace(found, augment=AugmentConfig(), exposure="auto")
     if "image_size" in changed:
         found = replace(found, net=replace(found.net, **dict.fromkeys(OF_IMAGE_SIZE)), micro_batch=None)
     if "model" in changed:

@@ -14,6 +14,7 @@ from typing import Literal
 from vitreous.config.augment import AugmentConfig
 from vitreous.config.decode import DecodeConfig
 from vitreous.config.distill import DistillConfig
+from vitreous.config.input import Exposure
 from vitreous.config.lora import LoraConfig
 from vitreous.config.loss import LossConfig
 from vitreous.config.net import NetConfig
@@ -81,6 +82,9 @@ class TrainConfig:
     """Domain, which decides what augmentation may do to an image without changing its label."""
     image_size: int | None = None
     """Side in pixels of the square the model sees; must be divisible by the patch size."""
+    exposure: Literal["auto"] | Exposure = "auto"
+    """even brings every image to the same brightness and contrast before the model sees it, in training and ever after;
+    stored leaves them. auto: even for parts whose light varies more than they do."""
     epochs: int | None = None
     """Passes over the training part. Give this or `--time`, not both."""
     time: str | None = None

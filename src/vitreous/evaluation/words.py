@@ -88,8 +88,10 @@ def timing_entry(name: str, value: Any) -> tuple[str, str]:
         return name.removesuffix("_bytes").replace("_", " "), f"{value / 1e9:,.2f} GB"
     if name.endswith("_ms"):
         return name.removesuffix("_ms").replace("_", " "), f"{value:.3g} ms"
+    if name.endswith("_utilisation"):
+        return name.replace("_", " "), percent(value)
     if name.endswith("_per_s"):
-        return name.removesuffix("_per_s").replace("_", " ") + " per second", f"{value:,.0f}"
+        return name.removesuffix("_per_s").replace("_", " ") + " per second", amount(value)
     return name.replace("_", " "), f"{value:,.6g}"
 
 

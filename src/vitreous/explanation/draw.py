@@ -120,6 +120,7 @@ def display(image: Image.Image | Raster, spec: InputSpec) -> Image.Image:
         bit_depth=8,
         decode=DecodeConfig(),
         value_range=(),
+        exposure="stored",
         interpolation="nearest" if width > image.width else "box",
     )
     return Image.fromarray(to_pixels(image, view))

@@ -46,6 +46,11 @@ def to_pixels(image: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
     Raises UnfitImageError for another number of bands than the model's, for an image without a valid pixel, and without
     a `value_range` for floats, whose range no file states, and for integers outside 0 to 65535.
     """
+    pixels = _as_stored(image, spec)
+    return _even(pixels, spec.max_value) if spec.exposure == "even" else pixels
+
+
+def _as_stored(image: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
     if isinstance(image, Raster) or spec.value_range or image.mode == "F" or spec.channels not in (1, 3):
         return _from_bands(image, spec)
     if is_deep(image.mode):
@@ -64,6 +69,16 @@ def to_pixels(image: Image.Image | Raster, spec: InputSpec) -> np.ndarray:
     if spec.bit_depth == 16:
         return pixels.astype(np.uint16) * 257
     return np.array(pixels)
+
+
+def _even(pixels: np.ndarray, max_value: int) -> np.ndarray:
+    """Mid grey on average, three deviations from black to mid grey, whatever the light was; one gain for all channels, so
+    that colours keep their ratios. An image of a single value becomes mid grey."""
+    values = pixels.astype(np.float32)
+    deviation = float(values.std(dtype=np.float64))
+    middle = max_value / 2
+    scaled = (values - float(values.mean(dtype=np.float64))) * (middle / 3 / max(deviation, 0.5)) + middle
+    return np.clip(np.rint(scaled), 0, max_value).astype(pixels.dtype)
 
 
 def normalise(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:

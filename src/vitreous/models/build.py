@@ -61,6 +61,8 @@ def architecture(name: str, *, num_classes: int, image_size: Size = 0, in_chans:
         "pooling": "cls",
     }
     arguments |= _joined(preset.arguments, net)
+    if "stem" not in net and arguments["stem"] == "pooled" and max(patch) > LARGEST_POOLED:
+        arguments["stem"] = "conv"
     arguments.setdefault("class_token", arguments["pooling"] in ("cls", "cls_mean"))
     return Architecture(name, "vit", arguments)
 
@@ -191,6 +193,12 @@ def build(architecture: Architecture) -> nn.Module:
 
 SMALL_IMAGE = 112
 """Pixels up to which a published patch of 14 or 16 would leave too few tokens, and a patch is fitted instead."""
+
+
+LARGEST_POOLED = 4
+"""Pixels of a patch up to which a preset's pooled stem stands. Beyond, at the full size of larger images, max pooling takes
+longer than all the rest, and without norms such a deep stem hardly learns (benchmarks/TRAINING_LOG.md): strided
+convolutions with norms take its place."""
 
 
 def default_patch_size(image_size: int) -> int:

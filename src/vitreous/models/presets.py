@@ -93,8 +93,9 @@ def _rows() -> Iterator[tuple[str, Preset]]:
     for size in ("tiny", "small", "base", "large", "huge", "giant"):
         patch = 14 if size in ("huge", "giant") else None
         yield f"vit_{size}", Preset(SIZES[size], _VIT, patch, published=size != "giant")
-    # For small images and small sets: convolutions with max pooling as stem and mean pooling, as the compact transformers
-    # that do best there (Hassani et al. 2021, arXiv:2104.05704), heads of width 32.
+    # For small images and small sets: convolutions with max pooling as stem (for larger patches strided ones, see
+    # `build.LARGEST_POOLED`) and mean pooling, as the compact transformers that do best there (Hassani et al. 2021,
+    # arXiv:2104.05704), heads of width 32.
     compact = {"stem": "pooled", "pooling": "mean"}
     yield "vit_micro", Preset(_size(128, 4, 4, 2.0) | compact, "ours; after CCT-6, arXiv:2104.05704")
     yield "vit_compact", Preset(_size(192, 8, 6, 2.0) | compact, "ours; after CCT-7, arXiv:2104.05704")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from vitreous.config.facts import DataFacts
-from vitreous.config.input import Resize
+from vitreous.config.input import Exposure, Resize
 from vitreous.config.train import (
     AugmentConfig,
     Balance,
@@ -27,6 +27,9 @@ from vitreous.config.train import (
 from vitreous.recipes.choose import RECIPES, choose, warnings
 from vitreous.recipes.presets import guess_preset
 from vitreous.recipes.task import VIT_PREFIXES, Task, data_model, is_vit, named_size
+
+UNEVEN = 0.8
+"""`exposure_spread` from which the light differs more than the parts do."""
 
 T = TypeVar("T", OptimConfig, NetConfig, AugmentConfig, LossConfig, LoraConfig, DistillConfig, PretrainConfig)
 
@@ -63,6 +66,7 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         image_size=config.image_size,
         batch_size=None if config.batch_size == "auto" else config.batch_size,
         accumulation=config.optim.accumulation,
+        patched=config.net.patch_size is not None,
     )
     recipe = _dealt_out(RECIPES[choice.recipe], task, config.devices or 1)
     reasons.append(f"recipe {choice.recipe} (method {choice.method}): {choice.why}")
@@ -91,6 +95,7 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         reasons.append(
             "learning rate constant after the warm-up, no further averaging: schedule-free AdamW averages itself"
         )
+    exposure = exposure_for(preset, facts) if config.exposure == "auto" else config.exposure
     open_length = config.epochs is None and config.time is None and config.steps is None
     resolved = replace(
         config,
@@ -100,6 +105,7 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         model=recipe.model,
         devices=config.devices or 1,
         image_size=recipe.image_size,
+        exposure=exposure,
         epochs=recipe.epochs if open_length else config.epochs,
         batch_size=recipe.batch_size,
         balance=balance,
@@ -118,12 +124,22 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         if resize == "squash"
         else "the centre square is used"
     )
+    if exposure == "even":
+        reasons.append(
+            f"each image is brought to the same brightness and contrast: they vary {facts.exposure_spread:.1f} times as much "
+            "between images as within one (--exposure stored leaves them)"
+        )
     return Resolved(resolved, preset, resize, tuple(reasons), warnings(resolved, facts))
 
 
 def resize_for(preset: Preset) -> Resize:
     """How an image becomes a square: photographs lose their edges, where else the label may lie are kept whole."""
     return "crop" if preset == "natural" else "squash"
+
+
+def exposure_for(preset: Preset, facts: DataFacts) -> Exposure:
+    """Parts under changing light are evened out; elsewhere brightness may be what the label rests on."""
+    return "even" if preset == "inspection" and facts.exposure_spread >= UNEVEN else "stored"
 
 
 def ema_decay(steps: int) -> float:

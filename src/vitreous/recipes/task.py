@@ -34,6 +34,8 @@ class Task:
     """Images in one forward pass, which the learning rate follows."""
     accumulation: int | None = None
     """Batches of one step, over all devices."""
+    patched: bool = False
+    """Whether the caller has settled the size of the patches."""
 
     @property
     def hurried(self) -> bool:

@@ -11,6 +11,7 @@ import json
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -109,6 +110,10 @@ def _whole(tensors: dict[str, Tensor], team: Team) -> dict[str, Tensor]:
     return found
 
 
+DAMAGE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
+"""What reading a damaged checkpoint raises."""
+
+
 def restore_newest(state: TrainState, folder: Path) -> list[str]:
     """Load the newest readable checkpoint into `state`; sentences about what was skipped are returned.
 
@@ -119,19 +124,34 @@ def restore_newest(state: TrainState, folder: Path) -> list[str]:
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
             _restore(state, path)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             skipped.append(f"{path.name} is damaged ({type(error).__name__}) and was passed over.")
             continue
         return [*skipped, f"Continuing from {path.name}."]
     return [*skipped, "No checkpoint to continue from; starting at the beginning."]
 
 
-def _restore(state: TrainState, path: Path) -> None:
+def is_restorable(folder: Path) -> bool:
+    """Whether `restore_newest` would find a readable checkpoint."""
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        with contextlib.suppress(*DAMAGE):
+            _read(path)
+            return True
+    return False
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(facts, tensors by name). Raises one of `DAMAGE`."""
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["vitreous"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     if _checksum(tensors) != facts["checksum"]:
         raise ValueError("the tensors are not those that were saved")
+    return facts, tensors
+
+
+def _restore(state: TrainState, path: Path) -> None:
+    facts, tensors = _read(path)
     state.model.load_state_dict(_below("model.", tensors))
     state.ema.model.load_state_dict(_below("ema.", tensors))
     parameters = dict(state.model.named_parameters())

@@ -101,14 +101,19 @@ class Teacher:
 def converter(ours: InputSpec, theirs: InputSpec, device: str) -> Callable[[Tensor], Tensor]:
     """From images prepared for one model to images as another takes them: levels, channels, then size.
 
-    Raises UsageError where the bands differ other than by grey and colour, and where only one of the two states a range of
-    stored values.
+    Raises UsageError where the bands differ other than by grey and colour, where only one of the two states a range of
+    stored values, and where the exposures differ.
     """
     if bool(ours.value_range) != bool(theirs.value_range):
         with_range, without = ("student", "teacher") if ours.value_range else ("teacher", "student")
         raise UsageError(
             f"The {with_range}'s input has a range of stored values (decode), the {without}'s has none, so their images differ.",
             "Choose a teacher trained on the same kind of files.",
+        )
+    if ours.exposure != theirs.exposure:
+        raise UsageError(
+            f"The teacher sees images with exposure {theirs.exposure}, the student with {ours.exposure}, which cannot be undone.",
+            f"Give the student --exposure {theirs.exposure}, or choose another teacher.",
         )
     kind = _channels(ours.channels, theirs.channels)
     # Stored values of the student's 0 and 1, and of the teacher's, where files state no range of their own.

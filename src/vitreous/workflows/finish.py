@@ -43,6 +43,7 @@ from vitreous.runs.folder import (
     read_facts,
 )
 from vitreous.training.checkpoint import BEST, TrainState, save_weights
+from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisation
 from vitreous.workflows.environment import processor, versions
 from vitreous.workflows.pages import write_pages
 from vitreous.workflows.reporter import Reporter
@@ -111,6 +112,7 @@ def _measure(
         for name, part in (("val", val), ("test", test))
     }
     spent = timing(path, state, began)
+    spent |= _utilised(setup, spent["images_per_s"], reporter)
     leaks = setup.material.split.leak_count
     notes = [leak_note(leaks)] if leaks else []
     notes += [note for note in (temperature.note, abstention.note) if note]
@@ -169,6 +171,24 @@ def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
         "peak_memory_bytes": max((row.get("peak_memory_bytes") or 0 for row in rows), default=0) or None,
         "processor": processor(),
     }
+
+
+def _utilised(setup: Setup, images_per_s: float | None, reporter: Reporter) -> dict[str, Any]:
+    """Share of the processor's matrix products that training made use of, where the arithmetic of a step is known.
+
+    Empty where part of the model was frozen, a teacher ran beside it, or images and patches were left out at first.
+    """
+    config = setup.config
+    whole = (config.augment.start_size or 1) >= 1 and not config.net.patch_dropout
+    if not images_per_s or config.method != "full" or setup.teacher or not whole:
+        return {}
+    rate = product_rate(setup.device, config.precision)
+    share = utilisation(setup.macs, images_per_s, rate)
+    reporter.say(
+        f"training made {images_per_s * FLOPS_PER_MAC * setup.macs / 1e12:.3g} TFLOP/s, {share:.0%} of what plain "
+        f"{config.precision} matrix products reach here ({rate / 1e12:.3g})"
+    )
+    return {"model_flops_utilisation": round(share, 4), "product_flops_per_s": round(rate)}
 
 
 def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Start:
     architecture: Architecture
     weights: dict[str, Any]
     """{"init", "source", "licence", "notes"}: what `run.json` says of the initial weights."""
+    restored: bool = False
+    """Whether the model is empty yet, since a checkpoint of the run holds all its weights."""
 
 
 def check_model(config: TrainConfig) -> None:
@@ -64,7 +66,8 @@ def check_model(config: TrainConfig) -> None:
 
     Raises WeightsError and UsageError, and RunError for a run folder that is not finished.
     """
-    if config.init not in ("auto", "scratch") and not config.init.startswith("timm:"):
+    begun = config.resume and config.out is not None and (config.out / RUN_JSON).is_file()
+    if config.init not in ("auto", "scratch") and not config.init.startswith("timm:") and not begun:
         _check_exists(config.init)
     facts_file = Path(config.init) / RUN_JSON
     if facts_file.is_file():
@@ -180,6 +183,15 @@ def prepare_model(config: TrainConfig, spec: InputSpec, reporter: Reporter) -> S
         found,
         {"init": config.init, "source": fetched.source, "licence": fetched.licence, "notes": list(notes)},
     )
+
+
+def restored_model(facts: dict[str, Any], seed: int) -> Start:
+    """The model of a run that has a checkpoint, from its `run.json`: what it once started from is not needed any more, and
+    may be gone, or lie on another machine."""
+    found = Architecture(**facts["architecture"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Start(build(found), found, facts["weights"], restored=True)
 
 
 def shape_of(name: str, init: str, sizes: dict[str, Any], net: dict[str, Any]) -> Architecture:

@@ -193,6 +193,8 @@ def facts_of(material: Material, config: TrainConfig) -> DataFacts:
     """What a recipe may depend on: from training images alone."""
     rows = material.rows("train")
     sample = material.rows("train", 2000)
+    seen = [material.scan.findings[row] for row in sample]
+    brightness = [finding.brightness for finding in seen]
     findings = [material.scan.findings[row] for row in rows]
     counts = np.bincount(material.labels[rows], minlength=len(material.source.classes))
     formats = Counter(finding.format for finding in findings)
@@ -204,12 +206,13 @@ def facts_of(material: Material, config: TrainConfig) -> DataFacts:
         sizes=tuple(material.scan.sizes[row] for row in sample),
         grey_share=float(np.mean([finding.channels == 1 for finding in findings])),
         deep_share=float(np.mean([finding.bits > 8 for finding in findings])),
-        brightness=float(np.mean([material.scan.findings[row].brightness for row in sample])),
+        brightness=float(np.mean(brightness)),
         device=default_device(),
         cores=config.threads or available_cores(),
         budget=parse_duration(config.time) if config.time else None,
         channels=Counter(finding.channels for finding in findings).most_common(1)[0][0],
         formats=tuple((name, count / len(findings)) for name, count in formats.most_common()),
+        exposure_spread=float(np.std(brightness) / max(1e-6, np.median([finding.contrast for finding in seen]))),
     )
 
 
@@ -245,6 +248,7 @@ def first_spec(
         classes=facts.classes,
         decode=resolved.config.decode,
         value_range=value_range,
+        exposure="stored" if resolved.config.exposure == "auto" else resolved.config.exposure,
     )
 
 

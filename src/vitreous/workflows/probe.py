@@ -52,7 +52,7 @@ def begin(setup: Setup, reporter: Reporter) -> Setup:
         return replace(setup, config=replace(setup.config, head_init="zero"))
     setup = replace(setup, config=settle_head(setup.config, setup.start))
     config = setup.config
-    if config.head_init == "closed-form":
+    if config.head_init == "closed-form" and not setup.start.restored:
         fit_head(setup, reporter)
     assert config.method != "auto"
     learning = settle_learning(setup.start.model, config.method, config.lora, config.seed)

@@ -142,6 +142,7 @@ def _published(named: str, config: TrainConfig, spec: InputSpec, reporter: Repor
         mean=found.mean,
         std=found.std,
         classes=spec.classes,
+        exposure=spec.exposure,
     )
     reporter.warn(
         f"The classes of {named} have no names here: its output number 1 is taken for {spec.classes[0]!r}, and so on in order."

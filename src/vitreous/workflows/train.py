@@ -41,7 +41,7 @@ from vitreous.runs.folder import (
     read_facts,
     resume_command,
 )
-from vitreous.training.checkpoint import TrainState, restore_newest
+from vitreous.training.checkpoint import TrainState, is_restorable, restore_newest
 from vitreous.training.loop import fit
 from vitreous.training.nonfinite import skipped_note
 from vitreous.training.precision import choose_precision
@@ -50,7 +50,14 @@ from vitreous.training.team import ALONE, Team
 from vitreous.workflows.devices import dealt_out, is_to_be_sharded, put_together, say_team, shared_threads, take_seat
 from vitreous.workflows.environment import default_device, require, versions
 from vitreous.workflows.finish import finish
-from vitreous.workflows.initial import check_model, prepare_model, settle_init, settle_size, settled_net
+from vitreous.workflows.initial import (
+    check_model,
+    prepare_model,
+    restored_model,
+    settle_init,
+    settle_size,
+    settled_net,
+)
 from vitreous.workflows.memory import fit_into_memory
 from vitreous.workflows.plan import Budget, plan_again, plan_steps
 from vitreous.workflows.prepare import Material, facts_of, first_spec, fit_value_range, gather, storage_spec
@@ -217,7 +224,10 @@ def _set_up(
     spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std), value_range)
     if spec.channels not in (1, 3):
         pretrained = None  # its mean and deviation are those of red, green and blue
-    start = prepare_model(resolved.config, spec, reporter)
+    if begun is not None and is_restorable(begun.parent / CHECKPOINTS):
+        start = restored_model(read_facts(begun), resolved.config.seed)
+    else:
+        start = prepare_model(resolved.config, spec, reporter)
 
     crop_area = resolved.config.augment.crop_area
     assert crop_area is not None
@@ -377,6 +387,8 @@ def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | Non
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {"source": data, "labelled": setup.material.labelled},
             **({"teacher": setup.teacher.facts} if setup.teacher else {}),
+            "architecture": setup.start.architecture.to_dict(),
+            "weights": setup.start.weights,
             "split_sha256": setup.material.split.digest(),
             "versions": versions(),
         },

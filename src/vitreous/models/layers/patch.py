@@ -105,7 +105,7 @@ class ConvStem(nn.Module):
 class PooledStem(ConvStem):
     """3x3 convolutions, each followed by max pooling, as in the tokenizer of compact transformers (Hassani et al. 2021,
     arXiv:2104.05704, section 3.3): nearly three times as fast as `ConvStem` for patches of 4 pixels, and better on small
-    images within minutes (benchmarks/RESULTS.md).
+    images within minutes; for larger patches slower and worse than it (benchmarks/TRAINING_LOG.md).
 
     Pooling comes before the ReLU, which gives the same and costs a quarter. The last convolution keeps the grid.
     """
