@@ -98,7 +98,7 @@ def peer(folder: Path, size: int, seconds: float, seed: int) -> dict[str, Any]:
     """timm's training loop with its script's defaults, for so many seconds; then the test."""
     import timm
     import torch
-    from timm.data import create_dataset, create_loader, resolve_data_config
+    from timm.data import ImageDataset, create_loader, resolve_data_config
     from timm.loss import LabelSmoothingCrossEntropy
     from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
@@ -107,9 +107,8 @@ def peer(folder: Path, size: int, seconds: float, seed: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     random_seed(seed)
     device = torch.device("cpu")
-    train = create_dataset("", str(folder), split="train", is_training=True, batch_size=BATCH)
-    test = create_dataset("", str(folder), split="test", batch_size=BATCH)
-    classes = len(train.reader.class_to_idx)
+    train, test = ImageDataset(str(folder / "train")), ImageDataset(str(folder / "test"))
+    classes = sum(place.is_dir() for place in (folder / "train").iterdir())
     model = timm.create_model("resnet50", num_classes=classes)
     settings = resolve_data_config({"img_size": size}, model=model)
     shape, mean, std = settings["input_size"], settings["mean"], settings["std"]
@@ -120,7 +119,7 @@ def peer(folder: Path, size: int, seconds: float, seed: int) -> dict[str, Any]:
     optimizer = create_optimizer_v2(model, opt="sgd", lr=RATE, weight_decay=2e-5, momentum=0.9)
     loss_of = LabelSmoothingCrossEntropy(SMOOTHING)
     model.train()
-    scheduler, steps, epoch, began = None, 0, 0, time.monotonic()
+    scheduler, passes, steps, epoch, began = None, 1, 0, 0, time.monotonic()
     while time.monotonic() - began < seconds:
         for images, labels in loader:
             loss = loss_of(model(images), labels)
