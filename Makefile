@@ -13,7 +13,7 @@ quickstart: install
 	$(BIN)/vitreous quickstart
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+	scripts/test
 
 check: $(VENV)/.dev
 	scripts/check

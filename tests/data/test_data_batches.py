@@ -45,6 +45,7 @@ CONFIG = AugmentConfig(
     cutmix=0.0,
     mix_probability=1.0,
     mix_until=0.5,
+    strong_until=1.0,
     three_augment=False,
     repeats=1,
     start_size=1.0,
@@ -59,14 +60,20 @@ def store(make_images: Make) -> PixelStore:
 
 
 def _batches(
-    store: PixelStore, *, batch_size: int = 4, seed: int = 0, mix_until_step: int = 0, **settings: Any
+    store: PixelStore,
+    *,
+    batch_size: int = 4,
+    seed: int = 0,
+    mix_until_step: int = 0,
+    config: AugmentConfig = CONFIG,
+    **settings: Any,
 ) -> TrainBatches:
     return TrainBatches(
         store,
         np.array([0] * 5 + [1] * 5),
         batch_size=batch_size,
         seed=seed,
-        augment=Augment(CONFIG, SPEC, 2, 0.0),
+        augment=Augment(config, SPEC, 2, 0.0),
         mix_until_step=mix_until_step,
         **settings,
     )
@@ -118,6 +125,16 @@ def test_mixing_stops_at_its_step(store: PixelStore) -> None:
     hard = [bool(((batches.batch(step)[1] == 0) | (batches.batch(step)[1] == 1)).all()) for step in range(6)]
     assert hard[3:] == [True] * 3
     assert not all(hard[:3])
+
+
+def test_strong_changes_stop_at_their_step_and_moves_go_on(store: PixelStore) -> None:
+    config = replace(CONFIG, rand_augment_ops=2, rand_augment_magnitude=9, erase=1.0)
+    plain = _batches(store, config=replace(CONFIG, rand_augment_ops=0, erase=0.0))
+    changing, stopping = _batches(store, config=config), _batches(store, config=config, strong_until_step=3)
+    for step in range(6):
+        expected = changing if step < 3 else plain
+        assert torch.equal(stopping.batch(step)[0], expected.batch(step)[0])
+        assert not torch.equal(changing.batch(step)[0], plain.batch(step)[0])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 0), (0, 1), (2, 4), (3, 12)])

@@ -145,7 +145,7 @@ def test_what_is_on_is_said_in_words(config: AugmentConfig, words: str) -> None:
 def test_no_change_goes_unmentioned(name: str) -> None:
     value = {"rand_augment_ops": 2, "rand_augment_magnitude": 9, "repeats": 3, "pad_crop": 4}.get(name, 0.5)
     config = AugmentConfig(**{name: True if name in (*FLIPS, "three_augment") else value})  # type: ignore[arg-type]
-    silent = name in ("rand_augment_magnitude", "full_size_from")  # the strength and the end of nothing
+    silent = name in ("rand_augment_magnitude", "full_size_from", "strong_until")  # the strength and the end of nothing
     assert describe_augmentation(config).startswith("nothing") == silent
 
 

@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from vitreous.evaluation import influence, metrics
 from vitreous.evaluation.groups import Grouping, class_trials
-from vitreous.evaluation.intervals import class_mean, interval, percentiles, proportion, wilson
+from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, interval, percentiles, proportion, wilson
 
 
 def clustered(
@@ -97,7 +97,27 @@ def test_effective_groups_are_few_where_one_group_holds_most_images():
     assert Grouping.of([0] * 98 + [1, 2], 100).effective < 1.1
 
 
-@pytest.mark.parametrize("score", ["balanced_accuracy", "macro_f1", "auroc"])
+@pytest.mark.parametrize("score", CLASS_SCORES)
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_an_influence_is_the_derivative_with_respect_to_how_often_an_image_counts(score: str, num_classes: int):
+    rng = np.random.default_rng(8)
+    labels = rng.integers(num_classes, size=60)
+    scores = np.round(rng.dirichlet(np.ones(num_classes), 60) + 0.3 * np.eye(num_classes)[labels], 1) + 1e-3
+    scores /= scores.sum(axis=1, keepdims=True)
+    metric: metrics.Metric = getattr(metrics, score)
+    value, influences = CLASS_SCORES[score](scores, labels, Grouping.of(None, 60))
+    half = 0.5 if score == "mcc" else 1.0  # that one is of (1 + MCC) / 2
+    assert value == pytest.approx(half * float(metric(scores, labels)) + (1 - half), abs=1e-12)
+    assert influences.sum() == pytest.approx(0, abs=1e-9)
+    step = 1e-5
+    more, less = (np.ones((60, 60)) + sign * step * np.eye(60) for sign in (1, -1))
+    slopes = half * (metric(scores, labels, more) - metric(scores, labels, less)) / (2 * step)
+    # Up to the small-sample factor, which is that of all images or of a class.
+    np.testing.assert_allclose(influences, slopes, rtol=0.1, atol=1e-4)
+    assert np.corrcoef(influences, slopes)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("score", CLASS_SCORES)
 def test_means_over_classes_cover_the_truth_as_often_as_they_say(score: str):
     rng = np.random.default_rng(4)
     metric: metrics.Metric = getattr(metrics, score)

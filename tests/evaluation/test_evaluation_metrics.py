@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from sklearn import metrics as reference
 
 from vitreous.evaluation import metrics
 
+NONE: Any = 0
+"""What scikit-learn's precision is without a prediction; its stubs know words only."""
 Case = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -27,6 +30,11 @@ def test_shares_equal_scikit_learn_with_and_without_weights(num_classes: int):
         (metrics.accuracy, reference.accuracy_score),
         (metrics.balanced_accuracy, reference.balanced_accuracy_score),
         (metrics.macro_f1, lambda *given, **more: reference.f1_score(*given, average="macro", **more)),
+        (
+            metrics.macro_precision,
+            lambda *given, **more: reference.precision_score(*given, average="macro", zero_division=NONE, **more),
+        ),
+        (metrics.mcc, reference.matthews_corrcoef),
     ]
     for ours, theirs in pairs:
         assert ours(scores, labels) == pytest.approx(theirs(labels, called), abs=1e-12)
@@ -40,6 +48,31 @@ def test_auroc_counts_ties_half_as_scikit_learn_does(num_classes: int):
     for given in (None, weights):
         expected = reference.roc_auc_score(labels, shown, multi_class="ovr", sample_weight=given)
         assert metrics.auroc(scores, labels, given) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+def test_average_precision_passes_ties_together_as_scikit_learn_does(num_classes: int):
+    scores, labels, weights = case(num_classes)
+    for given in (None, weights):
+        expected = [
+            reference.average_precision_score(labels == column, scores[:, column], sample_weight=given)
+            for column in range(num_classes)
+        ]
+        np.testing.assert_allclose(metrics.class_average_precision(scores, labels, given), expected, atol=1e-12)
+        whole = expected[1] if num_classes == 2 else np.mean(expected)
+        assert metrics.average_precision(scores, labels, given) == pytest.approx(whole, abs=1e-12)
+
+
+def test_a_class_never_predicted_counts_as_no_precision_as_in_scikit_learn():
+    scores, labels = np.eye(3)[[0, 0, 1, 1, 0]] * 0.8 + 0.1, np.array([0, 0, 1, 2, 2])
+    expected = reference.precision_score(labels, scores.argmax(axis=1), average="macro", zero_division=NONE)
+    assert metrics.macro_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_correlation_with_a_constant_is_undefined():
+    labels = np.array([0, 1, 1])
+    assert np.isnan(metrics.mcc(np.tile([0.9, 0.1], (3, 1)), labels))
+    assert np.isnan(metrics.mcc(np.eye(2)[labels], np.zeros(3, dtype=np.int64)))
 
 
 def test_placement_values_of_each_kind_average_to_the_auroc():
@@ -121,7 +154,10 @@ def test_many_rows_of_weights_equal_one_row_at_a_time():
         metrics.accuracy,
         metrics.balanced_accuracy,
         metrics.macro_f1,
+        metrics.macro_precision,
+        metrics.mcc,
         metrics.auroc,
+        metrics.average_precision,
         metrics.ece,
         metrics.brier,
         metrics.nll,

@@ -43,7 +43,7 @@ def test_a_clear_winner_is_named_with_its_margin():
 def test_models_as_good_are_not_told_apart():
     rng = np.random.default_rng(1)
     found = compare_pair(rng.random(360) < 0.9, rng.random(360) < 0.9, None, ("a", "b"))
-    assert found.verdict == "no difference that 360 images could show"
+    assert found.verdict.startswith("no difference that 360 images could show, and none larger than ")
 
 
 def test_a_difference_that_one_patient_made_is_no_difference():
@@ -52,9 +52,8 @@ def test_a_difference_that_one_patient_made_is_no_difference():
     worse[:40] = False  # all of them images of the first group
     groups = [f"patient {number // 40}" for number in range(400)]
     assert compare_pair(base, worse, None, ("a", "b")).verdict.startswith("a is better")
-    assert (
-        compare_pair(base, worse, groups, ("a", "b")).verdict == "no difference that 400 images in 10 groups could show"
-    )
+    grouped = compare_pair(base, worse, groups, ("a", "b"))
+    assert grouped.verdict.startswith("no difference that 400 images in 10 groups could show")
 
 
 def test_identical_models_leave_open_what_so_few_images_could_hide():
@@ -87,7 +86,7 @@ def test_many_pairs_need_more_evidence():
     first = pairs[0]
     assert (first.a, first.b, first.mcnemar_p) == ("x", "base", alone.mcnemar_p)
     assert first.holm_p == pytest.approx(10 * alone.mcnemar_p)
-    assert first.verdict == "no difference that 200 images could show"
+    assert first.verdict.startswith("no difference that 200 images could show")
 
 
 def test_the_difference_covers_the_truth_as_often_as_it_says():
@@ -111,7 +110,7 @@ def test_a_pair_is_ready_for_json():
 
 @pytest.mark.parametrize("num_images", [1, 5, 8, 12, 40])
 def test_verdict_and_interval_never_contradict_each_other(num_images: int):
-    nothing = "no difference that"
+    nothing = ("no difference that", "as good as each other")
     for only_a in range(min(num_images, 9) + 1):
         for only_b in range(min(num_images - only_a, 3) + 1):
             a, b = np.zeros(num_images, dtype=bool), np.zeros(num_images, dtype=bool)
@@ -134,3 +133,41 @@ def test_four_images_won_to_none_are_no_difference_and_the_interval_is_the_exact
     assert found.low == pytest.approx((2 * 0.025**0.25 - 1) * 4 / 12)
     assert found.high is not None and found.high >= 4 / 12
     assert "exact" in found.method
+
+
+def test_many_images_without_a_difference_are_as_good_as_each_other():
+    rng = np.random.default_rng(3)
+    a = rng.random(20_000) < 0.95
+    b = np.where(rng.random(20_000) < 0.1, rng.random(20_000) < 0.95, a)
+    found = compare_pair(a, b, None, ("a", "b"), margin=0.02)
+    assert found.equivalent and found.more_images is None
+    if found.mcnemar_p > 0.05:
+        assert found.verdict.startswith("as good as each other: 20000 images leave no difference larger than")
+    assert not compare_pair(a[:200], b[:200], None, ("a", "b"), margin=0.02).equivalent
+
+
+def test_as_many_more_images_as_it_says_show_the_difference_four_times_in_five():
+    rng = np.random.default_rng(4)
+
+    def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+        kind = rng.choice(3, size=number, p=[0.9, 0.06, 0.04])  # both right, only a, only b: a is better by two points
+        return kind != 2, kind != 1
+
+    a = np.array([True] * 90 + [True] * 6 + [False] * 4)
+    b = np.array([True] * 90 + [False] * 6 + [True] * 4)
+    more = compare_pair(a, b, None, ("a", "b")).more_images
+    assert more is not None
+    shown = [
+        mcnemar(int((x & ~y).sum()), int((y & ~x).sum())) < 0.05 for x, y in (draw(100 + more) for _ in range(1000))
+    ]
+    assert 0.74 <= np.mean(shown) <= 0.84
+
+
+def test_groups_ask_for_more_images_and_no_difference_for_none():
+    rng = np.random.default_rng(5)
+    patient = np.repeat(np.arange(50), 6)
+    a = np.ones(300, dtype=bool)
+    b = np.repeat(rng.random(50) < 0.94, 6)  # wrong on all images of a patient
+    alone, grouped = (compare_pair(a, b, groups, ("a", "b")).more_images for groups in (None, patient))
+    assert alone is None and grouped is not None
+    assert compare_pair(a, a, None, ("a", "b")).more_images is None

@@ -12,6 +12,7 @@ from vitreous.config.train import AugmentConfig, NetConfig, OptimConfig, Preset,
 from vitreous.recipes import AUGMENTATION, guess_preset, resolve
 from vitreous.recipes.auto import ema_decay, resize_for
 from vitreous.recipes.presets import FEW, GENTLE
+from vitreous.recipes.task import Task, may_grow
 
 PHOTOS = DataFacts(
     classes=("tulip", "rose", "daisy"),
@@ -389,6 +390,54 @@ def test_small_photographs_in_a_hurry_are_only_mirrored_and_shifted() -> None:
     assert hurried.horizontal_flip is True
     assert patient.pad_crop == 0
     assert patient.rand_augment_ops == AUGMENTATION["natural"].rand_augment_ops
+
+
+def test_a_hurried_compact_model_sees_small_images_first_where_its_patches_allow_it() -> None:
+    hurried = replace(MANY_SMALL, budget=600.0)
+
+    def start(**given: Any) -> float | None:
+        return resolve(TrainConfig(preset="natural", init="scratch", **given), hurried).config.augment.start_size
+
+    assert start() == 0.75
+    assert start(model="vit_tiny_patch16_224", image_size=32) == 1.0
+    assert start(net=NetConfig(patch_size=16)) == 1.0
+    assert start(image_size=16) == 1.0
+    assert resolve(TrainConfig(preset="natural"), replace(MANY_SMALL, budget=None)).config.augment.start_size == 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "start", "may"),
+    [
+        ("vit_micro", 32, 0.75, True),
+        ("vit_small", 224, 192 / 224, True),
+        ("vit_base_patch32_224", 96, 192 / 224, False),
+        ("vit_base_patch32_224", 64, 0.5, False),
+        ("vit_base_patch32_224", 224, 0.7, True),
+    ],
+)
+def test_images_grow_by_whole_patches_or_not_at_all(model: str, size: int, start: float, may: bool) -> None:
+    assert may_grow(Task(facts=PHOTOS, preset="natural"), model, size, start) is may
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "lora", "head", "probe", "pretrain"])
+def test_what_starts_from_trained_weights_or_makes_them_learns_with_adamw(name: Any) -> None:
+    config = TrainConfig(model="vit_micro", init="somewhere", recipe=name)
+    assert resolve(config, MANY_SMALL).config.optim.name == "adamw"
+
+
+@pytest.mark.parametrize("name", ["scratch-small", "fine-tune", "head", "pretrain", "scratch-large"])
+def test_the_rate_follows_all_images_of_a_step(name: Any) -> None:
+    def rate(**given: Any) -> float:
+        config = TrainConfig(
+            model="vit_micro", init="scratch" if "scratch" in name else "somewhere", recipe=name, **given
+        )
+        found = resolve(config, MANY_SMALL).config.optim.lr
+        assert found is not None
+        return found
+
+    alone, four = (rate(optim=OptimConfig(accumulation=count)) for count in (1, 4))
+    assert four == pytest.approx(2 * alone, rel=1e-4)
+    assert rate(devices=2, optim=OptimConfig(accumulation=2)) == pytest.approx(four, rel=1e-4)
 
 
 @pytest.mark.parametrize(

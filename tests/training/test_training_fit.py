@@ -308,6 +308,16 @@ def test_a_deadline_ends_training_early_with_a_note_and_a_saved_state(problem: A
     assert f"ended training after step 1 of {STEPS}" in state.notes[0]
 
 
+def test_a_run_that_its_deadline_ended_does_not_go_on_when_it_is_continued(problem: Any, tmp_path: Path) -> None:
+    state = problem.state()
+    run(problem, tmp_path, state, deadline=time.monotonic() - 1)
+    continued = problem.state()
+    restore_newest(continued, tmp_path)
+    run(problem, tmp_path, continued)
+    assert (continued.step, continued.notes) == (1, state.notes)
+    assert all(torch.equal(a, b) for a, b in zip(state.model.parameters(), continued.model.parameters(), strict=True))
+
+
 def test_a_deadline_that_is_kept_is_not_mentioned(problem: Any, tmp_path: Path) -> None:
     state = problem.state()
     run(problem, tmp_path, state, deadline=time.monotonic() + 3600)

@@ -175,3 +175,66 @@ def test_entries_that_training_left_out_do_not_matter_later(colors: Path, tmp_pa
     run = vitreous.train(tmp_path / "list.csv", out=tmp_path / "run", **{**tiny, "epochs": 1})
     assert read_json(run.path / "run.json")["data"]["bad_files"] == 1
     assert run.evaluate(split="val")["val"]["accuracy"]["n"] > 0
+
+
+@pytest.fixture
+def manifest(colors: Path, tmp_path: Path) -> Path:
+    """The images with a column beside the label: which of two cameras took them."""
+    rows = ["path,label,camera"]
+    for number, path in enumerate(sorted(colors.rglob("*.*"))):
+        rows.append(f"{path},{path.parent.name},{'left' if number % 2 else 'right'}")
+    file = tmp_path / "images.csv"
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return file
+
+
+def test_a_column_gives_a_table_of_its_values_and_names_the_worst(
+    call: Callable[..., Any], run_copy: Path, manifest: Path
+) -> None:
+    done = call("evaluate", run_copy, manifest, "--by", "camera", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["metrics"]["subgroups"]["data"]["camera"]
+    assert [(row["value"], row["n"]) for row in found["rows"]] == [("left", 45), ("right", 45)]
+    assert found["worst"] in ("left", "right")
+    text = call("evaluate", run_copy, manifest, "--by", "camera").stdout
+    assert "camera, data" in text and found["verdict"] in text
+    wrong = call("evaluate", run_copy, manifest, "--by", "camra")
+    assert wrong.returncode == 2
+    assert "The data have no column 'camra'. They have camera." in wrong.stderr
+
+
+def test_costs_say_what_answers_cost(call: Callable[..., Any], run_copy: Path, tmp_path: Path) -> None:
+    costs = tmp_path / "costs.csv"
+    costs.write_text("label,red,green,blue\nred,0,1,1\ngreen,5,0,1\nblue,1,1,0\n", encoding="utf-8")
+    done = call("evaluate", run_copy, "--split", "val", "--costs", costs)
+    assert done.returncode == 0, done.stderr
+    assert "Cost of a val image: " in done.stdout
+    costs.write_text("label,red,green\nred,0,1\ngreen,5,0\n", encoding="utf-8")
+    wrong = call("evaluate", run_copy, "--costs", costs)
+    assert wrong.returncode == 2 and "no row for 'blue'" in wrong.stderr
+
+
+def test_corrupted_images_are_scored_at_every_severity(call: Callable[..., Any], run_copy: Path) -> None:
+    done = call("evaluate", run_copy, "--split", "val", "--corrupt", "4", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["metrics"]["robustness"]["val"]
+    assert found["n"] == 4
+    assert len(found["corruptions"]) == 16
+    for row in found["corruptions"].values():
+        assert len(row["severities"]) == 5
+        assert row["mean"] == pytest.approx(sum(each["value"] for each in row["severities"]) / 5)
+    assert "images made worse" in call("evaluate", run_copy, "--split", "val", "--corrupt", "2").stdout
+
+
+def test_thresholds_of_the_run_are_judged_on_other_images(call: Callable[..., Any], run_copy: Path) -> None:
+    stored = read_json(run_copy / "run.json")["operating_points"]
+    assert set(stored["points"]) == {"red", "green", "blue"} and stored["good"] is None
+    document = read_json(run_copy / "metrics.json")["decisions"]
+    assert set(document) == {"val", "test"}
+    done = json.loads(call("evaluate", run_copy, "--split", "val", "--json").stdout)["metrics"]["decisions"]["val"]
+    assert done["conformal"]["coverage"]["value"] == document["val"]["conformal"]["coverage"]["value"]
+    for name, points in done["operating"].items():
+        assert [point["threshold"] for point in points] == [point["threshold"] for point in stored["points"][name]]
+        recall, alarms = points
+        assert recall["sensitivity"]["value"] >= 0.95 and alarms["specificity"]["value"] >= 0.95
+    assert 'id="acting-on-scores"' in (run_copy / "report.html").read_text(encoding="utf-8")

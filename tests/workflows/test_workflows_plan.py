@@ -91,6 +91,18 @@ def test_small_images_at_first_leave_room_for_more_steps() -> None:
     assert SLACK * sizes.total_cost(10, growing) * pace.step <= 60.0
 
 
+def test_what_small_images_were_measured_to_cost_counts_and_not_their_pixels() -> None:
+    sizes = SizePlan(((8, 8), (12, 12), (16, 16)), 0.5, 10)
+    by_pixels, measured, as_dear = (
+        most_steps(60.0, 10, Pace(0.1, 0.0, 0.0, smallest), 50.0, sizes) for smallest in (None, 0.05, 0.2)
+    )
+    assert by_pixels > measured > as_dear == most_steps(60.0, 10, Pace(0.1, 0.0, 0.0), 50.0)
+    costs = SizePlan(sizes.sizes, 0.5, 10, smallest_cost=0.5)
+    assert [costs.relative_cost(step, 100) for step in (0, 49, 99)] == pytest.approx(
+        [0.5, 0.5 + 0.5 * (0.5625 - 0.25) / 0.75, 1]
+    )
+
+
 def _brute(done: int, steps: int, per_epoch: float) -> int:
     each = validation_interval(steps, per_epoch)
     return sum(step == steps or step % each == 0 for step in range(done + 1, steps + 1))

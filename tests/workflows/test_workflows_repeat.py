@@ -114,7 +114,7 @@ def test_runs_that_were_stopped_are_continued_and_the_others_started(
     ]  # fmt: skip
 
 
-def test_a_time_budget_holds_for_all_runs_together(
+def test_a_time_budget_is_shared_evenly_and_runs_continued_later_get_no_more(
     colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, given = [100.0], []
@@ -122,14 +122,52 @@ def test_a_time_budget_holds_for_all_runs_together(
     def fake(data: object, config: TrainConfig, reporter: object) -> RunFolder:
         assert config.time is not None and config.out is not None
         given.append(config.time)
-        now[0] += 15.0 if len(given) == 1 else float(config.time.rstrip("s"))
+        if len(given) == 2:
+            raise StoppedError("Stopped by SIGTERM.")
+        now[0] += 15.0
         return RunFolder(config.out, {})
 
     monkeypatch.setattr(repeat, "train", fake)
     monkeypatch.setattr(repeat.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(repeat, "summarise", lambda folder, members, runs: {"best": str(runs[0].path), "runs": []})
-    repeat.train_all(colors, TrainConfig(out=tmp_path / "all", seeds=3, time="60s"), began=97.0)
-    assert given == ["19.00s", "21.00s", "21.00s"]
+    with pytest.raises(StoppedError):
+        repeat.train_all(colors, TrainConfig(out=tmp_path / "all", seeds=3, time="60s"), began=97.0)
+    repeat.train_all(colors, TrainConfig(out=tmp_path / "all", resume=True))
+    assert given == ["19.00s"] * 5
+    with pytest.raises(UsageError, match="--time 2s is for all 3 runs together"):
+        repeat.train_all(colors, TrainConfig(out=tmp_path / "none", seeds=3, time="2s"))
+
+
+def test_a_folder_of_runs_that_moved_finds_its_parts_and_first_weights_where_they_are_now(
+    colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[TrainConfig] = []
+
+    def fake(data: object, config: TrainConfig, reporter: object) -> RunFolder:
+        assert config.out is not None
+        started.append(config)
+        if len(started) == 1:
+            raise StoppedError("Stopped by SIGTERM.")
+        return RunFolder(config.out, {})
+
+    monkeypatch.setattr(repeat, "train", fake)
+    monkeypatch.setattr(repeat, "summarise", lambda folder, members, runs: {"best": str(runs[0].path), "runs": []})
+    first = TrainConfig(out=tmp_path / "all", seeds=2, val=tmp_path / "val", init=str(tmp_path / "first"))
+    with pytest.raises(StoppedError):
+        repeat.train_all(colors, first)
+    moved = TrainConfig(out=tmp_path / "all", resume=True, val=tmp_path / "moved", init=str(tmp_path / "elsewhere"))
+    repeat.train_all(colors, moved)
+    assert {config.val for config in started[1:]} == {tmp_path / "moved"}
+    assert {config.init for config in started[1:]} == {str(tmp_path / "elsewhere")}
+
+
+def test_processes_of_torchrun_do_not_start_several_runs(
+    colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="one run after the other"):
+        repeat.train_all(colors, TrainConfig(out=tmp_path / "all", seeds=2))
 
 
 def test_one_run_is_not_several_and_several_devices_train_one(colors: Path, tmp_path: Path) -> None:

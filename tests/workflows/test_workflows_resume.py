@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import vitreous
+from vitreous.data.examination.similar import equal_pixels
 from vitreous.errors import DataError, RunError, StoppedError
 from vitreous.runs import RunFolder
 from vitreous.runs.atomic import sha256_file
@@ -201,6 +202,26 @@ def test_a_run_resumes_where_the_weights_it_started_from_are_gone(
     resumed = vitreous.train(colors, out=tmp_path / "run", resume=True, **settings)
     assert weights(resumed.path) == weights(undisturbed)
     assert resumed.run.facts["weights"]["init"] == str(gone)
+
+
+def test_a_fold_that_is_continued_keeps_its_images_whatever_looks_alike_now(
+    colors: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**tiny, "epochs": 2, "k_fold": "1/3"}
+    undisturbed = vitreous.train(colors, out=tmp_path / "undisturbed", **settings).path
+    with monkeypatch.context() as patch:
+        patch.setattr("vitreous.workflows.train.fit", killed)
+        with pytest.raises(Killed):
+            vitreous.train(colors, out=tmp_path / "run", **settings)
+
+    def fewer(*given: Any, **named: Any) -> Any:
+        return equal_pixels(given[1].hashes)
+
+    # As where a budget made the first search a quick one and the second has none; folds are dealt by what looks alike.
+    monkeypatch.setattr("vitreous.workflows.inspection._compare", fewer)
+    resumed = vitreous.train(colors, out=tmp_path / "run", resume=True, **settings).path
+    assert weights(resumed) == weights(undisturbed)
+    assert (resumed / "splits.csv").read_bytes() == (undisturbed / "splits.csv").read_bytes()
 
 
 def test_a_full_disk_ends_training_with_the_earlier_checkpoint_intact(

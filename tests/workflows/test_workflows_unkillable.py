@@ -80,8 +80,9 @@ def test_a_signal_after_the_last_step_loses_nothing(
     monkeypatch.setattr(workflow, "finish", finish)
     stopped = call("train", colors, "--out", run, *tiny_flags)
     assert stopped.returncode == 75
-    assert f"Stopped by SIGTERM; the state is saved. Continue with: vitreous train {colors} --out {run} --resume" in (
-        stopped.stderr
+    assert (
+        f"Stopped by SIGTERM; what was saved until then is kept. Continue with: vitreous train {colors} --out {run} --resume"
+        in (stopped.stderr)
     )
     steps = json.loads((run / "config.json").read_text(encoding="utf-8"))["steps"]
     assert (run / "checkpoints" / f"step_{steps:08d}.safetensors").is_file(), "what is left to do is done by --resume"

@@ -55,6 +55,8 @@ def reopened(stored: TrainConfig, changed: Collection[str]) -> TrainConfig:
         found = replace(found, augment=AugmentConfig(), exposure="auto")
     if "image_size" in changed:
         found = replace(found, net=replace(found.net, **dict.fromkeys(OF_IMAGE_SIZE)), micro_batch=None)
+    if "net.patch_size" in changed:
+        found = replace(found, net=replace(found.net, stem=None))
     if "model" in changed:
         found = replace(found, image_size=None, net=NetConfig(), micro_batch=None)
         found = replace(found, init=found.init if "init" in changed else "auto")

@@ -51,12 +51,14 @@ class TrainBatches:
         weights: np.ndarray | None = None,
         order: Callable[[int], np.ndarray] | None = None,
         size: Callable[[int], tuple[int, int]] | None = None,
+        strong_until_step: int | None = None,
     ) -> None:
         """labels: class numbers (n,), aligned with the rows of the store. mix_until_step: first step without mixing.
         weights: what each image counts (n,), at least 0; divided by their mean, so that the learning rate keeps its
         meaning. order: the n rows that an epoch shows, in their order: a permutation of 0 to n - 1, or with some more
         often than others (`data.sampling`); the same each time it is asked for an epoch. Shuffled by `seed` where None.
-        size: (height, width) of the images of a step, at most the spec's; the spec's where None.
+        size: (height, width) of the images of a step, at most the spec's; the spec's where None. strong_until_step: first step
+        without RandAugment, 3-Augment and erasing; there is none where None.
 
         Raises DataError for weights that are negative, not finite, or all 0.
         """
@@ -67,6 +69,7 @@ class TrainBatches:
         self.seed = seed
         self.augment = augment
         self.mix_until_step = mix_until_step
+        self.strong_until_step = strong_until_step
         self.weights = None if weights is None else relative_weights(weights, len(store))
         self._draw_order = order or self._shuffled
         self._size = size
@@ -95,7 +98,15 @@ class TrainBatches:
         labels = torch.from_numpy(self.labels[rows])
         weights = None if self.weights is None else torch.from_numpy(self.weights[rows])
         size = None if self._size is None else self._size(step)
-        return self.augment(pixels, labels, generator, mix=step < self.mix_until_step, weights=weights, size=size)
+        return self.augment(
+            pixels,
+            labels,
+            generator,
+            mix=step < self.mix_until_step,
+            weights=weights,
+            size=size,
+            strong=self.strong_until_step is None or step < self.strong_until_step,
+        )
 
     def _pixels(self, rows: np.ndarray) -> np.ndarray:
         """uint8 or uint16 (b, h, w, c) of the rows, each different one fetched once."""

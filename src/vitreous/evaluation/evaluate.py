@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from vitreous.errors import DataError, VitreousError
 from vitreous.evaluation import metrics
 from vitreous.evaluation.abstention import risk_coverage
 from vitreous.evaluation.calibration import reliability_bins
+from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import Interval, class_mean, percentiles, proportion, resample
+from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, percentiles, proportion, resample
+from vitreous.evaluation.per_class import per_class
 from vitreous.runs.decision import probabilities as softmax
 
 
@@ -27,13 +28,15 @@ class PartResult:
     metrics: dict[str, dict[str, Any]]
     """{metric: {"value", "low", "high", "n", "method"}}."""
     per_class: dict[str, dict[str, Any]]
-    """{class: {"precision", "recall", "f1", "support", "auroc", "recall_interval"}}; None where undefined."""
+    """As `evaluation.per_class` gives it; None where undefined."""
     confusion: list[list[int]]
     """Rows are labels, columns predictions, both in the order of the classes."""
     calibration: dict[str, Any]
     """{"temperature", "ece_before", "ece_after", "bins_before", "bins_after"}."""
     risk_coverage: dict[str, list[float]]
     """{"threshold", "coverage", "risk"}: error rate among the answered as the threshold of abstention rises."""
+    decisions: dict[str, Any]
+    """What thresholds fitted on validation do here; see `Fitted.judge`."""
     notes: tuple[str, ...] = ()
     """Sentences on what is undefined, and why."""
 
@@ -45,11 +48,12 @@ def evaluate_part(
     classes: Sequence[str],
     temperature: float,
     seed: int = 0,
+    fitted: Fitted | None = None,
 ) -> PartResult:
     """Score a part.
 
     logits: (n, k), n >= 1. labels: int (n,). groups: (n,) names, or None for every image on its own. classes: k names.
-    temperature: what the run divides its logits by. Raises DataError for an empty part, VitreousError for logits that
+    temperature: what the run divides its logits by. fitted: thresholds to be judged. Raises DataError for an empty part, VitreousError for logits that
     are not finite.
     """
     labels = np.asarray(labels, dtype=np.int64)
@@ -60,10 +64,11 @@ def evaluate_part(
     return PartResult(
         n=len(labels),
         metrics={name: found.to_dict() for name, found in _metrics(scores, labels, grouping, seed).items()},
-        per_class=_per_class(scores, labels, grouping, classes),
+        per_class=per_class(scores, labels, grouping, classes),
         confusion=metrics.confusion_matrix(scores, labels).tolist(),
         calibration=_calibration(softmax(logits), scores, labels, temperature),
         risk_coverage=risk_coverage(scores.max(axis=1), correct),
+        decisions={} if fitted is None else fitted.judge(scores, labels, classes, grouping),
         notes=_notes(labels, classes),
     )
 
@@ -79,6 +84,7 @@ def metrics_document(
         "confusion": {name: part.confusion for name, part in parts.items()},
         "calibration": {name: part.calibration for name, part in parts.items()},
         "risk_coverage": {name: part.risk_coverage for name, part in parts.items()},
+        "decisions": {name: part.decisions for name, part in parts.items()},
         "timing": dict(timing),
         "notes": [*notes, *own],
     }
@@ -88,7 +94,7 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: i
     found = {"accuracy": proportion(scores.argmax(axis=1) == labels, grouping)}
     if scores.shape[1] > 5:
         found["top5_accuracy"] = proportion(metrics.top_hits(scores, labels, 5), grouping)
-    for name in ("balanced_accuracy", "macro_f1", "auroc"):
+    for name in CLASS_SCORES:
         found[name] = class_mean(name, scores, labels, grouping)
     losses = {"ece": metrics.ece, "brier": metrics.brier, "nll": metrics.nll}
     samples = resample(losses, scores, labels, grouping, seed)
@@ -96,26 +102,6 @@ def _metrics(scores: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: i
         value = float(metric(scores, labels))
         found[name] = percentiles(value, samples[name], grouping, centred=name == "ece")
     return found
-
-
-def _per_class(
-    scores: np.ndarray, labels: np.ndarray, grouping: Grouping, classes: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    counts = metrics.class_counts(scores, labels)
-    areas = metrics.class_auroc(scores, labels)
-    hits = scores.argmax(axis=1) == labels
-    table = {}
-    for index, name in enumerate(classes):
-        own = labels == index
-        table[name] = {
-            "precision": _number(counts.precision[index]) if own.any() else None,
-            "recall": _number(counts.recall[index]),
-            "f1": _number(counts.f1[index]),
-            "support": int(own.sum()),
-            "auroc": _number(areas[index]),
-            "recall_interval": proportion(hits[own], grouping.among(own)).to_dict() if own.any() else None,
-        }
-    return table
 
 
 def _calibration(before: np.ndarray, after: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
@@ -143,7 +129,3 @@ def _check(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> No
     assert labels.min() >= 0 and labels.max() < len(classes), "labels outside the classes"
     if not np.isfinite(logits).all():
         raise VitreousError("The model's outputs are not finite.", "Train again with a lower --optim.lr.")
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

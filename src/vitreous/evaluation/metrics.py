@@ -58,6 +58,23 @@ def macro_f1(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     return _nanmean(class_counts(probabilities, labels, weights).f1)
 
 
+def macro_precision(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean precision of the classes that occur in the labels; one that was never predicted counts as 0."""
+    counts = class_counts(probabilities, labels, weights)
+    found = np.where(counts.predicted > 0, counts.precision, 0.0)
+    return _nanmean(np.where(counts.support > 0, found, np.nan))
+
+
+def mcc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Matthews' correlation of labels and predictions, in [-1, 1]; for several classes R_K (Gorodkin 2004, Computational
+    Biology and Chemistry 28:367, eq. 8). NaN where either names one class only."""
+    counts = class_counts(probabilities, labels, weights)
+    total = counts.support.sum(axis=-1)
+    covariance = counts.hits.sum(axis=-1) * total - (counts.support * counts.predicted).sum(axis=-1)
+    spread = [total**2 - (each**2).sum(axis=-1) for each in (counts.support, counts.predicted)]
+    return _ratio(covariance, np.sqrt(np.maximum(spread[0], 0) * np.maximum(spread[1], 0)))
+
+
 @dataclass(frozen=True)
 class ClassCounts:
     """What precision, recall and F1 are made of, each (..., k)."""
@@ -118,6 +135,23 @@ def class_auroc(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarr
     return np.stack(areas, axis=-1)
 
 
+def average_precision(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Area under the precision-recall curve as a sum of steps: of the last class for two classes, else the mean of one class
+    against the rest over the classes that occur in the labels."""
+    areas = class_average_precision(probabilities, labels, weights)
+    return areas[..., -1] if probabilities.shape[1] == 2 else _nanmean(areas)
+
+
+def class_average_precision(
+    probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Average precision of each class against the rest, (..., k): the mean, over the images of the class, of the share that
+    is of the class among all that score at least as high. NaN where the class has no image."""
+    weights = _weights(len(labels), weights)
+    found = [_precision_area(probabilities[:, k], labels == k, weights) for k in range(probabilities.shape[1])]
+    return np.stack(found, axis=-1)
+
+
 def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """Placement values (n,) of DeLong et al. 1988: for a positive image the share of negatives it beats, for a negative
     one the share of positives that beat it, ties counting half. Both kinds average to the AUROC. Needs both kinds."""
@@ -170,6 +204,16 @@ def _area(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.n
     below = np.cumsum(negatives, axis=-1) - negatives
     won = (positives * (below + negatives / 2)).sum(axis=-1)
     return _ratio(won, positives.sum(axis=-1) * negatives.sum(axis=-1))
+
+
+def _precision_area(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    order = np.argsort(-scores, kind="stable")
+    new_score = np.concatenate([[True], np.diff(scores[order]) != 0])
+    starts = np.flatnonzero(new_score)
+    positives = np.add.reduceat(weights[..., order] * positive[order], starts, axis=-1)
+    everything = np.add.reduceat(weights[..., order], starts, axis=-1)
+    precision = _ratio(np.cumsum(positives, axis=-1), np.cumsum(everything, axis=-1))
+    return _ratio((positives * np.nan_to_num(precision)).sum(axis=-1), positives.sum(axis=-1))
 
 
 def _indicator(columns: np.ndarray, num_columns: int, values: np.ndarray | None = None) -> sparse.csr_array:

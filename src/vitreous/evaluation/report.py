@@ -26,6 +26,7 @@ from vitreous.evaluation.fragments import (
     text,
 )
 from vitreous.evaluation.page import page, warnings
+from vitreous.evaluation.report_thresholds import thresholds_section
 from vitreous.runs.atomic import write_text
 
 CHOOSING = "used for choosing"
@@ -46,6 +47,9 @@ def render_report(facts: ReportFacts) -> str:
         "Classes": _classes(facts),
         "Mistakes": _mistakes(facts),
         "Confidence": _confidence(facts),
+        "Acting on scores": thresholds_section(
+            facts.metrics.get("decisions", {}).get(facts.parts[0], {}), facts.parts[0]
+        ),
         "Explanations": _explanations(facts),
         "Training": _training(facts),
         "Data": _data(facts.data),

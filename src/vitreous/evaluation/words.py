@@ -12,8 +12,11 @@ METRIC_NAMES = {
     "accuracy": "Accuracy",
     "top5_accuracy": "Top-5 accuracy",
     "balanced_accuracy": "Balanced accuracy",
+    "macro_precision": "Macro precision",
     "macro_f1": "Macro F1",
+    "mcc": "Matthews correlation",
     "auroc": "AUROC",
+    "average_precision": "Average precision",
     "ece": "Calibration error",
     "brier": "Brier score",
     "nll": "Log loss",
@@ -22,13 +25,16 @@ METRIC_MEANINGS = {
     "accuracy": "share of images that are right",
     "top5_accuracy": "share with the label among the five likeliest",
     "balanced_accuracy": "mean recall of the classes",
+    "macro_precision": "mean precision of the classes",
     "macro_f1": "mean F1 of the classes",
+    "mcc": "correlation of labels and answers; 0 is chance, 1 perfect",
     "auroc": "chance that an image of a class scores above another",
+    "average_precision": "mean precision as more and more images of a class are found",
     "ece": "gap between score and share that is right; lower is better",
     "brier": "squared distance of scores from the truth; lower is better",
     "nll": "surprise at the labels, nats; lower is better",
 }
-PLAIN_NUMBERS = ("auroc", "brier", "nll", "macro_f1")
+PLAIN_NUMBERS = ("auroc", "average_precision", "brier", "nll", "macro_precision", "macro_f1", "mcc")
 """Metrics printed as decimals; the others are percentages."""
 
 

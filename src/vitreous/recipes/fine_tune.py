@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from vitreous.config.train import TrainConfig
 from vitreous.recipes.scratch_small import scratch_small
-from vitreous.recipes.task import Task, data_batch, is_vit, root_scaled, size_of
+from vitreous.recipes.task import Task, data_batch, is_vit, may_grow, root_scaled, size_of
 
 LAYER_DECAY = {"tiny": 0.75, "small": 0.75, "base": 0.65, "large": 0.75, "huge": 0.75}
 DROP_PATH = {"tiny": 0.05, "small": 0.05, "base": 0.1, "large": 0.2, "huge": 0.3}
@@ -41,13 +41,15 @@ def _fine_tune(task: Task) -> TrainConfig:
     size = size_of(base.model)
     augment = base.augment
     if base.image_size is not None and base.image_size >= 160 and is_vit(base.model):
-        augment = replace(augment, start_size=0.7, full_size_from=0.6)
+        grows = may_grow(task, base.model, base.image_size, 0.7)
+        augment = replace(augment, start_size=0.7 if grows else 1.0, full_size_from=0.6)
     return replace(
         base,
         recipe="fine-tune",
         epochs=max(5, min(50, round(60_000 / task.facts.num_train))),
         optim=replace(
             base.optim,
+            name="adamw",  # also for compact models: Muon makes all directions of a matrix new, trained ones too
             lr=root_scaled(5e-4, batch_size * (task.accumulation or 1), at=256),
             beta2=0.999,
             layer_decay=LAYER_DECAY[size] if is_vit(base.model) else 1.0,

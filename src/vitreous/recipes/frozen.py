@@ -27,7 +27,7 @@ def probe(task: Task) -> TrainConfig:
         recipe="probe",
         method="probe",
         epochs=1,
-        optim=replace(base.optim, warmup=0.0, label_smoothing=0.0),
+        optim=replace(base.optim, name="adamw", warmup=0.0, label_smoothing=0.0),
         net=replace(base.net, drop_path=0.0),
         augment=defaults.UNCHANGED,
     )
@@ -43,7 +43,12 @@ def head(task: Task) -> TrainConfig:
         recipe="head",
         method="head",
         epochs=max(5, min(50, round(60_000 / task.facts.num_train))),
-        optim=replace(base.optim, lr=root_scaled(3e-3, batch_size * (task.accumulation or 1), at=64), weight_decay=0.0),
+        optim=replace(
+            base.optim,
+            name="adamw",
+            lr=root_scaled(3e-3, batch_size * (task.accumulation or 1), at=64),
+            weight_decay=0.0,
+        ),
         net=replace(base.net, drop_path=0.0),
         augment=replace(base.augment, mixup=0.0, cutmix=0.0, mix_probability=0.0),
     )

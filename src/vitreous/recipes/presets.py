@@ -32,6 +32,7 @@ NOTHING = AugmentConfig(
     cutmix=0.0,
     mix_probability=0.0,
     mix_until=0.8,
+    strong_until=0.9,
     repeats=1,
     start_size=1.0,
     full_size_from=0.7,

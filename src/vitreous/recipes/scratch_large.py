@@ -18,7 +18,7 @@ from dataclasses import replace
 from vitreous.config.augment import AugmentConfig
 from vitreous.config.train import TrainConfig
 from vitreous.recipes.scratch_small import scratch_small
-from vitreous.recipes.task import Task, is_vit, root_scaled, size_of
+from vitreous.recipes.task import Task, is_vit, may_grow, root_scaled, size_of
 
 ENOUGH = 100_000
 """Training images from which this recipe is chosen, given a GPU."""
@@ -70,7 +70,8 @@ def _augment(task: Task, base: TrainConfig) -> AugmentConfig:
         mix_until=1.0,
         repeats=3,
     )
-    if base.image_size is not None and base.image_size >= 96 and is_vit(base.model):
+    size = base.image_size
+    if size is not None and size >= 96 and is_vit(base.model) and may_grow(task, base.model, size, 192 / 224):
         found = replace(found, start_size=192 / 224, full_size_from=0.9)
     if task.preset != "natural":
         return found

@@ -15,8 +15,10 @@ from dataclasses import replace
 
 from vitreous.config.train import TrainConfig
 from vitreous.recipes import defaults
-from vitreous.recipes.task import Task, data_batch, data_model, data_size, is_vit, named_size, root_scaled
+from vitreous.recipes.task import Task, data_batch, data_model, data_size, is_vit, may_grow, named_size, root_scaled
 
+START = 0.75
+"""Share of the side that a hurried training begins with."""
 SMALLEST_GROWING = 24
 """Pixels a side from which three quarters of it are still a picture."""
 
@@ -32,7 +34,7 @@ def scratch_small(task: Task) -> TrainConfig:
     # Muon's rate is that of its matrices; those of AdamW beside it take the same.
     base, name = (4e-3, "muon") if compact else (5e-4, "adamw") if is_vit(model) else (2e-3, "adamw")
     # A hurried model of few patches sees small images first: more steps in the time, each worth nearly as much.
-    growing = compact and task.hurried and image_size >= SMALLEST_GROWING and not task.patched
+    growing = compact and task.hurried and image_size >= SMALLEST_GROWING and may_grow(task, model, image_size, START)
     return TrainConfig(
         recipe="scratch-small",
         method="full",
@@ -41,9 +43,9 @@ def scratch_small(task: Task) -> TrainConfig:
         image_size=image_size,
         batch_size=batch_size,
         epochs=max(20, min(200, round(250_000 / facts.num_train))),
-        optim=replace(defaults.OPTIM, name=name, lr=root_scaled(base, batch_size, at=64)),
+        optim=replace(defaults.OPTIM, name=name, lr=root_scaled(base, batch_size * (task.accumulation or 1), at=64)),
         net=replace(defaults.VIT, drop_path=0.0 if task.hurried else 0.05) if is_vit(model) else defaults.CNN,
-        augment=replace(task.augment, start_size=0.75, full_size_from=0.5) if growing else task.augment,
+        augment=replace(task.augment, start_size=START, full_size_from=0.5) if growing else task.augment,
         loss=defaults.LOSS,
         lora=defaults.LORA,
         distill=defaults.DISTILL,

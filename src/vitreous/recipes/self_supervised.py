@@ -33,6 +33,7 @@ def self_supervised(task: Task) -> TrainConfig:
         epochs=max(50, min(400, round(500_000 / task.facts.num_train))),
         optim=replace(
             base.optim,
+            name="adamw",
             lr=root_scaled(1e-3, batch_size * (task.accumulation or 1), at=256),
             beta2=0.95,
             warmup=0.05,

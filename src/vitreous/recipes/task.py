@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from vitreous.config.augment import AugmentConfig
@@ -66,6 +67,18 @@ def is_vit(model: str) -> bool:
     return model.startswith(VIT_PREFIXES)
 
 
+def may_grow(task: Task, model: str, image_size: int, start: float) -> bool:
+    """Whether training may begin with images of `start` of the side: a smaller number of whole patches, two at the least.
+
+    False where the caller has settled the patches, which a recipe does not know.
+    """
+    if task.patched:
+        return False
+    named = re.search(r"patch(\d+)", model)
+    patch = int(named[1]) if named else _patch(image_size)
+    return 2 <= round(start * image_size / patch) < image_size // patch
+
+
 def size_of(model: str) -> str:
     """tiny, small, base, large or huge, as the name says; small where it says nothing."""
     words = model.split("_")
@@ -118,9 +131,13 @@ def compact_passes(facts: DataFacts, image_size: int) -> float:
 
 def _macs(image_size: int) -> float:
     """Multiply-accumulates of vit_compact's forward pass, from its width of 192, depth of 8 and MLP ratio of 2."""
-    patch = 16 if image_size > 112 else 8 if image_size > 48 else 4
-    tokens = (image_size / patch) ** 2
+    tokens = (image_size / _patch(image_size)) ** 2
     return 8 * (8 * 192**2 * tokens + 2 * 192 * tokens**2)
+
+
+def _patch(image_size: int) -> int:
+    """Pixels of the patches that fit an image size where a name settles none."""
+    return 16 if image_size > 112 else 8 if image_size > 48 else 4 if image_size > 12 else 2
 
 
 def data_batch(facts: DataFacts) -> int:

@@ -127,7 +127,7 @@ class BatchQueue:
         with self._changed:
             if self._thread is None or not self._thread.is_alive():
                 # A daemon: a model that hangs must not keep the process from ending.
-                self._thread = threading.Thread(target=self._work, name="vitreous-batches", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="vitreous-serving", daemon=True)
                 self._thread.start()
             self._waiting.append(item)
             self._changed.notify_all()

@@ -12,6 +12,7 @@ import torch
 
 from vitreous.engines.cpu import fast_matmul
 from vitreous.training.checkpoint import TrainState
+from vitreous.training.memory import halve, is_out_of_memory
 from vitreous.training.objective import Objective
 from vitreous.training.settings import Batches, FitSettings, Supply
 from vitreous.training.step import gradient_norm, gradients, update
@@ -33,7 +34,14 @@ def seconds_per_step(
     with closing(supply), fast_matmul(settings.device == "cpu"), torch.random.fork_rng():
         while len(times) < 5 or (time.monotonic() < end and len(times) < 200):
             begin = time.monotonic()
-            gradients(trial, supply.step(), settings, objective)
+            try:
+                gradients(trial, supply.step(), settings, objective)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                halve(trial, batches.batch_size, error)  # as training itself will
+                times.clear()
+                continue
             gradient_norm(trial, settings.optim.clip_norm or 0.0)
             update(trial, 0.0)
             if settings.device == "cuda":

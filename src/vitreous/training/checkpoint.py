@@ -49,6 +49,8 @@ class TrainState:
     """Steps (1-based) that were left out because loss or gradient was not finite."""
     notes: list[str] = field(default_factory=list)
     """Sentences that the report must carry."""
+    ended: bool = False
+    """Whether a time budget ended training before its last step; a continued run does not go on then."""
 
 
 def save_checkpoint(state: TrainState, folder: Path, team: Team = ALONE) -> Path:
@@ -71,6 +73,7 @@ def save_checkpoint(state: TrainState, folder: Path, team: Team = ALONE) -> Path
         "micro_batch": state.micro_batch,
         "skipped": state.skipped,
         "notes": state.notes,
+        "ended": state.ended,
         "scaler": state.scaler.state_dict(),
         "checksum": _checksum(tensors),
     }
@@ -167,6 +170,7 @@ def _restore(state: TrainState, path: Path) -> None:
     state.stale = int(facts.get("stale", 0))
     state.micro_batch = int(facts.get("micro_batch", state.micro_batch))
     state.skipped, state.notes = list(facts.get("skipped", [])), list(facts.get("notes", []))
+    state.ended = bool(facts.get("ended", False))
     with contextlib.suppress(KeyError):
         state.scaler.load_state_dict(facts["scaler"])
 

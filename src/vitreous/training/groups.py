@@ -126,12 +126,14 @@ def hidden_matrices(model: nn.Module) -> dict[str, int]:
         for name, parameter in model.named_parameters()
         if parameter.ndim in (2, 4) and not is_spared(name, parameter)
     ]
-    if isinstance(getattr(model, "blocks", None), nn.ModuleList):
+    encoder = getattr(model, "encoder", None)  # of a masked autoencoder, whose decoder is thrown away
+    inner, prefix = (model, "blocks.") if encoder is None else (encoder, "encoder.blocks.")
+    if isinstance(getattr(inner, "blocks", None), nn.ModuleList):
         stacked = {f"{name}.expand.weight" for name, module in model.named_modules() if isinstance(module, SwiGLU)}
         return {
             name: 3 if name.endswith(".qkv.weight") else 2 if name in stacked else 1
             for name, _ in weights
-            if name.startswith("blocks.")
+            if name.startswith(prefix)
         }
     head = head_names(model)
     return {name: 1 for name, parameter in weights[1:] if name not in head and parameter.shape[1] > 1}

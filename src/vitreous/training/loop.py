@@ -55,11 +55,10 @@ def fit(
     supply = Supply(batches, settings, state.step, goal)
     guard = FiniteGuard(state, settings, checkpoints, name_images)
     meter = Meter(state, settings, batches.batch_size)
-    late = False
     state.model.train()
     on_cpu = settings.device == "cpu"
     with closing(supply), fast_matmul(on_cpu), keep_memory(on_cpu), torch.random.fork_rng():
-        while state.step < goal and not out_of_patience(state, optim):
+        while state.step < goal and not out_of_patience(state, optim) and not state.ended:
             rate = learning_rate(state.step, settings.steps, optim)
             try:
                 loss = gradients(state, supply.step(), settings, objective)
@@ -80,6 +79,11 @@ def fit(
 
             stopping, late = settings.team.any(bool(stop), time.monotonic() > settings.deadline)
             last = state.step == settings.steps or late
+            if late and state.step < settings.steps:  # before the state is saved, which must say it too
+                state.ended = True
+                state.notes.append(
+                    f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
+                )
             validating = last or state.step % settings.validate_every == 0
             if validating or stopping or state.step % settings.log_every == 0:
                 guard.settle(rate)
@@ -98,10 +102,5 @@ def fit(
                     f"Stopped by {stop.signal_name or 'a signal'} after step {state.step} of {settings.steps}; the state is saved.",
                     f"Continue with: vitreous train DATA --out {checkpoints.parent} --resume",
                 )
-            if late and state.step < settings.steps:
-                state.notes.append(
-                    f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
-                )
-                break
-    if state.step >= settings.steps or out_of_patience(state, optim) or late:
+    if state.step >= settings.steps or out_of_patience(state, optim) or state.ended:
         conclude(state, evaluate, optim, settings.steps, checkpoints, settings.team)

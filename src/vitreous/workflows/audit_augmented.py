@@ -45,6 +45,10 @@ def show_augmented(data: str | Path, config: AuditConfig, reporter: Reporter | N
     facts = facts_of(material, settings)
     resolved = resolve(settings, facts)
     reason = next((line for line in resolved.reasons if line.startswith("preset")), f"preset {resolved.preset}")
+    if resolved.config.exposure == "even":
+        reason += (
+            ". Every picture, the original too, is shown as the model sees it: at the same brightness and contrast"
+        )
     reporter.say(reason)
     spec = first_spec(resolved, facts, None, fit_value_range(material, settings, reporter))
     rows = _some_of_each(material)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -60,13 +60,19 @@ class Classifier:
         """Which parts of the image speak for `target` (the likeliest class when None), and how far to believe it."""
         return self.predictor.explain(image, method, target, faithfulness=faithfulness)
 
-    def evaluate(self, data: object = None, *, split: str | None = None) -> dict[str, Any]:
-        """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`."""
+    def evaluate(
+        self, data: object = None, *, split: str | None = None, by: Sequence[str] = (), costs: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`.
+
+        by: columns of the data, each a table of accuracies ("subgroups"). costs: CSV of what mistakes cost ("costs").
+        """
         require("Evaluation", "train")
         self.run.require_classes()
         from vitreous.workflows.evaluate import evaluate
 
-        return evaluate(self.run, data, split=split, engine=self._engine_name).metrics
+        prices = Path(costs) if costs else None
+        return evaluate(self.run, data, split=split, engine=self._engine_name, by=by, costs=prices).metrics
 
     def export(self, format: str = "onnx", *, out: str | Path | None = None, overwrite: bool = False) -> ExportResult:
         """Write the model in another format, with the proof that it agrees; see `vitreous.export.export_run`."""

@@ -111,7 +111,9 @@ def is_to_be_sharded(setup: Setup, reporter: Reporter) -> bool:
     if wrong:
         raise UsageError(
             f"Sharded weights (--shard {config.shard}) do not go together with {' and '.join(wrong)}.",
-            "Leave it out, or give --shard none.",
+            "Give --optim.name adamw, or --shard none."
+            if len(wrong) == 1 and optim.name not in (None, "adamw")
+            else "Leave it out, or give --shard none.",
         )
     return True
 

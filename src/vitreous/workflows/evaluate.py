@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,17 @@ from vitreous.engines import load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.engines.select import describe
 from vitreous.errors import DataError, UsageError, unknown_name
+from vitreous.evaluation.costs import expected_costs, read_costs
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
+from vitreous.evaluation.fitted import Fitted
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.subgroups import by_column
 from vitreous.evaluation.words import counted
+from vitreous.runs.decision import probabilities
 from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
 from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.robustness import robustness
 
 PARTS = ("train", "val", "test")
 CHOSEN_ON = ("train", "val")
@@ -49,11 +56,18 @@ def evaluate(
     split: str | None = None,
     engine: str = "auto",
     threads: int | None = None,
+    by: Sequence[str] = (),
+    costs: Path | None = None,
+    corrupt: int = 0,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score a run. Without `data`, on the part `split` (val) of the data it was made from, found again by `splits.csv`.
 
     With other data, on its part `split`; where none is named, on its test part, or on all of it when it has no parts.
+
+    by: columns of the data (of its manifest or groups.csv); each gives a table of its values, the worst named. costs: a CSV of
+    what it costs to take one class for another. corrupt: number of images to make worse in every way of
+    `evaluation.corruptions`, evenly spaced over the part; 0 for none.
 
     Looking at the test part is recorded in `run.json`. Raises UsageError for an unknown part, DataError where images
     or classes are missing, and the errors of the engine.
@@ -69,6 +83,8 @@ def evaluate(
         part = split or "data"
         subject = _foreign(run, data, split, reporter)
     source, labels = subject.source, subject.labels
+    columns = {name: column_values(source, name) for name in by}
+    prices = None if costs is None else read_costs(costs, run.classes)
     began = time.monotonic()
     threads = threads or available_cores()
     loaded = load_engine(run, engine, threads)
@@ -86,14 +102,50 @@ def evaluate(
 
     with reporter.task(f"scoring {part}", "images") as progress:
         found = outputs(loaded, store, progress.update)
-    result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature)
+    fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
+    result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
+    scores, grouping = probabilities(found.logits, run.temperature), Grouping.of(subject.groups, len(labels))
+    more: dict[str, Any] = {}
+    if columns:
+        tables = (by_column(name, values, scores, labels, grouping) for name, values in columns.items())
+        more["subgroups"] = {part: {each.column: each.to_dict() for each in tables}}
+    if prices is not None:
+        more["costs"] = {part: expected_costs(prices, scores, labels, grouping)}
+    if corrupt:
+        rows = np.linspace(0, len(store) - 1, min(corrupt, len(store))).round().astype(np.int64)
+        with reporter.task("scoring corrupted images", "images") as progress:
+            more["robustness"] = {
+                part: robustness(
+                    loaded,
+                    store,
+                    rows,
+                    labels[rows],
+                    grouping.among(np.isin(np.arange(len(labels)), rows)),
+                    threads=threads,
+                    progress=progress.update,
+                )
+            }
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
     notes = _notes(run, subject.known, len(labels))
     for note in notes:
         reporter.warn(note)
-    document = {**metrics_document({part: result}, timing, notes), "engine": loaded.name}
+    document = {**metrics_document({part: result}, timing, notes), **more, "engine": loaded.name}
     return Evaluation(part, document, [(entry.path, entry.reason) for entry in subject.bad])
+
+
+def column_values(source: Source, column: str) -> list[str | None]:
+    """What a column of the data says of each image. Raises UsageError for one that is not there, naming those that are."""
+    found = [sample.metadata.get(column) for sample in source.samples]
+    if any(value is not None for value in found):
+        return found
+    known = sorted({name for sample in source.samples for name in sample.metadata})
+    hint = (
+        f"They have {', '.join(known)}."
+        if known
+        else "They come from a manifest or a groups.csv; these data have none."
+    )
+    raise UsageError(f"The data have no column {column!r}.", hint)
 
 
 @dataclass(frozen=True)

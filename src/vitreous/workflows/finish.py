@@ -23,6 +23,7 @@ from vitreous.engines.select import engine_for
 from vitreous.evaluation.abstention import Abstention, choose_threshold
 from vitreous.evaluation.calibration import Temperature, fit_temperature
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
+from vitreous.evaluation.fitted import Fitted, fit
 from vitreous.evaluation.strangeness import fit_strangeness
 from vitreous.evaluation.words import counted
 from vitreous.models.lora import without_lora
@@ -73,11 +74,14 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     temperature = fit_temperature(val.outputs.logits, val.labels)
     scores = probabilities(val.outputs.logits, temperature.value)
     abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == val.labels)
+    fitted = fit(scores, val.labels, setup.spec.classes)
     _fit_strangeness(path, engine, setup, val, reporter)
 
     # From here on nothing is chosen any more: the test part may be opened, once.
     with setup.material.source.unlocked("scoring the test part"):
-        return _measure(path, state, setup, data, reporter, began, _Chosen(engine, val, temperature, abstention))
+        return _measure(
+            path, state, setup, data, reporter, began, _Chosen(engine, val, temperature, abstention, fitted)
+        )
 
 
 def load_best(model: nn.Module, path: Path, reporter: Reporter) -> None:
@@ -96,6 +100,7 @@ class _Chosen:
     val: Scored
     temperature: Temperature
     abstention: Abstention
+    fitted: Fitted
 
 
 def _measure(
@@ -107,12 +112,18 @@ def _measure(
     test = _score("test", setup.material.store("test", setup.spec, threads, reporter), engine, setup, reporter)
     results = {
         name: evaluate_part(
-            part.outputs.logits, part.labels, part.groups, setup.spec.classes, temperature.value, setup.config.seed
+            part.outputs.logits,
+            part.labels,
+            part.groups,
+            setup.spec.classes,
+            temperature.value,
+            setup.config.seed,
+            chosen.fitted,
         )
         for name, part in (("val", val), ("test", test))
     }
     spent = timing(path, state, began)
-    spent |= _utilised(setup, spent["images_per_s"], reporter)
+    spent |= _utilised(path, setup, reporter)
     leaks = setup.material.split.leak_count
     notes = [leak_note(leaks)] if leaks else []
     notes += [note for note in (temperature.note, abstention.note) if note]
@@ -124,6 +135,7 @@ def _measure(
     facts |= {
         "calibration": {"temperature": temperature.value, "fitted_on": "val", "n": len(val.labels)},
         "abstention": abstention.to_dict(),
+        "operating_points": chosen.fitted.to_dict(),
     }
     run = RunFolder(path, facts)
     _write_predictions(run, {"val": val, "test": test}, setup)
@@ -160,7 +172,7 @@ def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, repo
 
 
 def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
-    rows = [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
+    rows = _history(path)
     rates = [row["images_per_s"] for row in rows]
     return {
         "train_seconds": round(state.seconds, 2),
@@ -173,16 +185,29 @@ def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
     }
 
 
-def _utilised(setup: Setup, images_per_s: float | None, reporter: Reporter) -> dict[str, Any]:
+def _history(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
+
+
+def _utilised(path: Path, setup: Setup, reporter: Reporter) -> dict[str, Any]:
     """Share of the processor's matrix products that training made use of, where the arithmetic of a step is known.
 
-    Empty where part of the model was frozen, a teacher ran beside it, or images and patches were left out at first.
+    Of the steps on images of full size. Empty where part of the model was frozen, a teacher ran beside it, patches were left out,
+    or each step was taken twice.
     """
-    config = setup.config
-    whole = (config.augment.start_size or 1) >= 1 and not config.net.patch_dropout
-    if not images_per_s or config.method != "full" or setup.teacher or not whole:
+    config, sizes = setup.config, setup.sizes
+    rates = [
+        row["images_per_s"]
+        for row in _history(path)
+        if sizes is None or sizes.at(row["step"] - 1, config.steps or 1) == sizes.sizes[-1]
+    ]
+    if not rates or config.method != "full" or setup.teacher or config.net.patch_dropout or config.optim.sam:
         return {}
-    rate = product_rate(setup.device, config.precision)
+    try:
+        rate = setup.team.size * product_rate(setup.device, config.precision)
+    except (MemoryError, RuntimeError):  # a figure beside the result is not worth losing the result for
+        return {}
+    images_per_s = float(np.median(rates))
     share = utilisation(setup.macs, images_per_s, rate)
     reporter.say(
         f"training made {images_per_s * FLOPS_PER_MAC * setup.macs / 1e12:.3g} TFLOP/s, {share:.0%} of what plain "

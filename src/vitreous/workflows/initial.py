@@ -125,6 +125,15 @@ def settle_size(config: TrainConfig) -> TrainConfig:
     return replace(config, image_size=fitting_image_size(config.model))
 
 
+def settle_exposure(config: TrainConfig) -> TrainConfig:
+    """Weights of a run see images as that run did, where nothing else was asked for."""
+    facts_file = Path(config.init) / RUN_JSON
+    if config.exposure != "auto" or not facts_file.is_file():
+        return config
+    exposure = read_facts(facts_file).get("input", {}).get("exposure", "stored")
+    return replace(config, exposure=exposure)
+
+
 def obtain(name: str, *, offline: bool, say: Callable[[str], None]) -> Fetched:
     """Published weights for `init="auto"`: from the cache, or from the hub where it answers within seconds.
 

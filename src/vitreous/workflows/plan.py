@@ -79,6 +79,8 @@ class Pace:
     """One validation, and saving the state after it."""
     after: float
     """Everything after the last step, its validation included."""
+    smallest: float | None = None
+    """One optimiser step on the smallest images, where training begins with such."""
 
 
 def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, Budget | None]:
@@ -90,6 +92,8 @@ def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainCon
     config, budget = setup.config, None
     if config.method == "probe":  # no steps: what it takes is a forward pass of each image, whatever the budget
         optim = replace(config.optim, ema_decay=0.0, warmup_steps=0)
+        if config.time is not None:
+            _warn_of_probe(setup, config.time, reporter, began)
         return replace(config, epochs=None, time=None, steps=len(STRENGTHS), optim=optim), None
     steps = config.steps
     if steps is None and config.time is not None:
@@ -124,7 +128,7 @@ def plan_again(
 
     rows: of the history so far. Validates once and saves the state, to know what that takes; neither changes the run.
     """
-    pace = measure(setup, state, rows, evaluate, checkpoints)
+    pace = measure(setup, state, rows, evaluate, checkpoints, limit=_limit(parse_duration(budget.text)))
     budget = replace(budget, reserve=reserve(pace.after, budget.ends - time.monotonic(), setup.facts.cores))
     left = budget.deadline - time.monotonic()
     steps = setup.team.least(most_steps(left, state.step, pace, setup.steps_per_epoch, setup.sizes))
@@ -144,6 +148,8 @@ def most_steps(seconds: float, done: int, pace: Pace, steps_per_epoch: float, si
 
     At least one more than `done`. sizes: where steps on small images take less than `pace.step`.
     """
+    if sizes is not None and pace.smallest is not None:
+        sizes = replace(sizes, smallest_cost=min(1.0, pace.smallest / pace.step))
 
     def cost(steps: int) -> float:
         units = sizes.total_cost(done, steps) if sizes is not None else steps - done
@@ -171,19 +177,38 @@ def measure(
     rows: list[dict[str, Any]],
     evaluate: Callable[[nn.Module], dict[str, float]],
     checkpoints: Path,
+    *,
+    limit: float,
 ) -> Pace:
-    """Time a validation, a saved state, and the reading and scoring of a few images; take the pace of steps from the rows."""
+    """Time a validation, a saved state, and the reading and scoring of a few images; take the pace of steps from the rows.
+
+    limit: seconds for timing steps of full size, where the rows are of small ones.
+    """
     step = step_seconds(rows, setup.batch_size * setup.batches_per_step)
     if step is None:
         step = state.seconds / max(1, state.step)
+    smallest = None
     if setup.sizes is not None:  # the warm-up saw the smallest images
-        step /= setup.sizes.relative_cost(0, setup.config.steps or 1)
+        trial = _trial(setup)
+        smallest, step = step, seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit)
     begin = time.monotonic()
     evaluate(state.ema.model)
     save_checkpoint(state, checkpoints, setup.team)
     validation = time.monotonic() - begin
     state.model.train()
-    return Pace(step, validation, validation + CAUTION * _seconds_after(setup, state.ema.model, validation))
+    return Pace(step, validation, validation + CAUTION * _seconds_after(setup, state.ema.model, validation), smallest)
+
+
+def _trial(setup: Setup) -> Setup:
+    """Of a single step, so that all after the first see images of full size."""
+    config = setup.config
+    optim = replace(config.optim, ema_decay=0.9, warmup_steps=0)
+    return replace(setup, config=replace(config, time=None, steps=1, optim=optim))
+
+
+def _limit(seconds: float) -> float:
+    """Seconds that timing steps may take out of a budget."""
+    return min(3.0, 0.02 * seconds)
 
 
 def step_seconds(rows: list[dict[str, Any]], images: int) -> float | None:
@@ -204,6 +229,25 @@ def _seconds_after(setup: Setup, model: nn.Module, validation: float) -> float:
     if setup.config.pretrains:
         return PRETRAINED
     trained, tested = min(len(setup.train), FEATURES_FROM), setup.facts.num_test
+    reading, scoring = _image_seconds(setup, model, validation)
+    scored = len(setup.val) + tested
+    return scoring * (scored + trained) + reading * (tested + trained) + PAGES + AN_IMAGE * scored
+
+
+def _warn_of_probe(setup: Setup, text: str, reporter: Reporter, began: float) -> None:
+    """Say when a budget cannot hold even one pass over the images, which nothing cuts short."""
+    reading, scoring = _image_seconds(setup, setup.start.model, 0.0)
+    images = len(setup.train) + len(setup.val) + setup.facts.num_test
+    needed = time.monotonic() - began + (scoring + reading) * images + PAGES + AN_IMAGE * images
+    if needed > parse_duration(text):
+        reporter.warn(
+            f"A probe sees each image once, which takes about {needed:.0f} s in all here: more than --time {text} allows. It is not "
+            "cut short."
+        )
+
+
+def _image_seconds(setup: Setup, model: nn.Module, validation: float) -> tuple[float, float]:
+    """Seconds of reading and of scoring an image. validation: see `_seconds_after`."""
     threads = setup.config.threads or setup.facts.cores
     begin = time.monotonic()
     store = setup.material.store("val", setup.spec, threads, Silent(), most=SAMPLE)
@@ -216,8 +260,7 @@ def _seconds_after(setup: Setup, model: nn.Module, validation: float) -> float:
         begin = time.monotonic()
         outputs(engine, store)
         scoring = (time.monotonic() - begin) / len(store)
-    scored = len(setup.val) + tested
-    return scoring * (scored + trained) + reading * (tested + trained) + PAGES + AN_IMAGE * scored
+    return reading, scoring
 
 
 def reserve(after: float, left: float, cores: int) -> float:
@@ -241,12 +284,9 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
     config = setup.config
     assert config.time is not None
     seconds = parse_duration(config.time)
-    trial = replace(
-        setup, config=replace(config, time=None, steps=1, optim=replace(config.optim, ema_decay=0.9, warmup_steps=0))
-    )
-    limit = min(3.0, 0.02 * seconds)
+    trial = _trial(setup)
     state = trial.state()
-    step = seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit)
+    step = seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=_limit(seconds))
     # A forward pass in fp32 costs about as much as a third to a half of a training step.
     validation = 0.5 * step / (setup.batch_size * setup.batches_per_step) * len(setup.val)
     after = validation + CAUTION * _seconds_after(setup, state.model, validation)

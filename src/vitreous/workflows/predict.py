@@ -6,8 +6,9 @@ import csv
 import glob
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -66,9 +67,10 @@ def predict(
     paths = expand(inputs)
     if out is None:
         found = Predictions()
-        for rows, bad in _answers(predictor, paths, top, threads, reporter):
-            found.rows += rows
-            found.bad_files += bad
+        with closing(_answers(predictor, paths, top, threads, reporter)) as answers:
+            for rows, bad in answers:
+                found.rows += rows
+                found.bad_files += bad
         found.count = len(found.rows)
         return _checked(found, paths)
     if out.suffix.lower() not in WRITERS:
@@ -160,7 +162,7 @@ def _read_parquet(table: Path) -> tuple[list[str], dict[str, list[Any]]]:
 
 def _answers(
     predictor: Predictor, paths: Sequence[str], top: int, threads: int, reporter: Reporter
-) -> Iterator[Answers]:
+) -> Generator[Answers, None, None]:
     """Chunks of answers and of bad files. While one chunk is in the model, the next is being decoded."""
     remaining, done = iter(paths), 0
     with (
@@ -273,8 +275,9 @@ def _to_file(
         out.parent.mkdir(parents=True, exist_ok=True)
         # Written anew: the last line of an interrupted run may have been cut off.
         part.write(before)
-        answers = _answers(predictor, remaining, part.head["top"], threads, reporter)
-        bad += _append(part.path, answers, len(paths) - len(remaining), len(paths))
+        # Closed, so that after a signal no thread goes on decoding.
+        with closing(_answers(predictor, remaining, part.head["top"], threads, reporter)) as answers:
+            bad += _append(part.path, answers, len(paths) - len(remaining), len(paths))
     except OSError as error:
         raise storage_error(out, error) from error
     order = {path: number for number, path in enumerate(paths)}

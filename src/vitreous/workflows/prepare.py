@@ -44,6 +44,8 @@ class Material:
     """Training images in each shard, in their order; empty for data that do not come in shards."""
     processes: int = 1
     """That read the same images on this machine."""
+    budget: float | None = None
+    """Seconds of the command when the images were compared with each other."""
 
     def store(
         self, part: str, spec: InputSpec, threads: int, reporter: Reporter, most: int | None = None
@@ -89,14 +91,19 @@ class Material:
 
 
 def gather(
-    data: object, config: TrainConfig, reporter: Reporter, previous: Split | None = None, origin: str = ""
+    data: object,
+    config: TrainConfig,
+    reporter: Reporter,
+    previous: Split | None = None,
+    origin: str = "",
+    budget: float | None = None,
 ) -> Material:
     """Find the images, look at each once, and split them. Raises DataError, and GateError under `strict`.
 
     For pretraining labels are not needed and count for nothing but the split, which is the one that training a classifier on
     the same data makes: what that will be tested on is not looked at. Images without labels have no test part.
     previous: an earlier split of the same data, which images that are in it keep; origin: where it comes from, to be said
-    where it matters.
+    where it matters. budget: seconds of the command, which decide how thoroughly look-alikes are searched for.
     """
     found = inspect(
         data,
@@ -113,7 +120,7 @@ def gather(
         trainable=not config.pretrains,
         labelled=not config.pretrains,
         several_labels=config.pretrains,
-        budget=parse_duration(config.time) if config.time else None,
+        budget=budget,
     )
     if found.scan.bad:
         first = found.scan.bad[0]

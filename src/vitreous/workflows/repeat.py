@@ -29,11 +29,12 @@ from vitreous.runs.atomic import write_json
 from vitreous.runs.create import claim
 from vitreous.runs.folder import METRICS, PREDICTIONS, RunFolder, resume_command
 from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.seat import seat
 from vitreous.workflows.train import train
 
 REPEATS = "repeats.json"
 LEAST = 1.0
-"""Seconds below which a share of a budget is not divided further: `train` says what is missing."""
+"""Seconds below which a share of a budget is none."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,26 @@ def train_all(
         config = _continued(config)
     if not config.repeats:
         return Trained(train(data, config, reporter, began=began))
+    if seat() is not None:
+        raise UsageError(
+            "--seeds and --k-fold start one run after the other, which processes that torchrun started cannot agree on.",
+            "Give --devices N in place of torchrun.",
+        )
     named = str(data) if isinstance(data, str | Path) else None
     folder = _folder(config, "dataset" if named is None else short_name(named), reporter)
     members = list(_members(config))
-    write_json(folder / REPEATS, {"status": "training", "config": _stored(config), "runs": [m.name for m in members]})
+    share = _share(folder, config, began, len(members))
+    head = {"config": _stored(config), "share": share}
+    write_json(folder / REPEATS, {"status": "training", **head, "runs": [m.name for m in members]})
     runs: list[RunFolder] = []
     try:
         for number, member in enumerate(members):
             reporter.say(f"--- {member.name}, run {number + 1} of {len(members)}")
-            mine = _settings(config, member, folder, _share(config, began, len(members) - number))
-            runs.append(train(data, mine, reporter))
+            runs.append(train(data, _settings(config, member, folder, share), reporter))
     except StoppedError as error:
         raise StoppedError(error.message, f"Continue with: {resume_command(named, folder)}") from error
     found = summarise(folder, members, runs)
-    write_json(folder / REPEATS, {"status": "complete", "config": _stored(config), **found})
+    write_json(folder / REPEATS, {"status": "complete", **head, **found})
     best = next(run for run in runs if str(run.path) == found["best"])
     return Trained(best, {"folder": str(folder), **found})
 
@@ -146,11 +153,32 @@ def _settings(config: TrainConfig, member: _Member, folder: Path, share: str | N
     )
 
 
-def _share(config: TrainConfig, began: float, runs: int) -> str | None:
-    """The part of the budget that the next of so many runs may take."""
+def _share(folder: Path, config: TrainConfig, began: float, runs: int) -> str | None:
+    """What each run may take of the budget: the same for all, since recipe, search for look-alikes and with it folds depend
+    on it. That of runs which are continued is the one they began with, so that the later ones do not get more.
+
+    Raises UsageError for a budget that so many runs cannot share.
+    """
     if config.time is None:
         return None
-    return f"{max(LEAST, (began + parse_duration(config.time) - time.monotonic()) / runs):.2f}s"
+    if config.resume and (stored := _read(folder).get("share")) is not None:
+        return stored
+    whole = parse_duration(config.time)
+    each = (began + whole - time.monotonic()) / runs
+    if each < LEAST:
+        raise UsageError(
+            f"--time {config.time} is for all {runs} runs together, which leaves {max(0.0, each):.1f} s for each.",
+            "Give more time, or fewer seeds or folds.",
+        )
+    return f"{each:.2f}s"
+
+
+def _read(folder: Path) -> Mapping[str, Any]:
+    """What `repeats.json` holds; nothing where there is none or it cannot be read."""
+    try:
+        return json.loads((folder / REPEATS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _folder(config: TrainConfig, name: str, reporter: Reporter) -> Path:
@@ -179,8 +207,14 @@ def _continued(config: TrainConfig) -> TrainConfig:
         stored = json.loads((config.out / REPEATS).read_text(encoding="utf-8"))["config"]
     except (ValueError, KeyError) as error:
         raise RunError(f"{str(config.out / REPEATS)!r} is damaged.", "Restore it, or start anew elsewhere.") from error
-    # A budget counts from when it was given; what is left of it after an interruption nobody knows but who asks again.
-    return replace(from_dict(TrainConfig, stored), out=config.out, resume=True, time=config.time or stored.get("time"))
+    # Where things lie is not what they are: the folder may have moved, and its data, teacher and first weights with it.
+    kept = from_dict(TrainConfig, stored)
+    places = {name: value for name in ("val", "test", "threads") if (value := getattr(config, name)) is not None}
+    if kept.init not in ("auto", "scratch") and config.init not in ("auto", "scratch"):
+        places["init"] = config.init
+    if kept.distill.teacher and config.distill.teacher:
+        places["distill"] = replace(kept.distill, teacher=config.distill.teacher)
+    return replace(kept, out=config.out, resume=True, time=config.time or kept.time, **places)
 
 
 def _stored(config: TrainConfig) -> Mapping[str, Any]:

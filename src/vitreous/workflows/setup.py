@@ -141,7 +141,7 @@ class Setup:
     def batches(self) -> TrainBatches:
         config = self.config
         augment = Augment(config.augment, self.spec, len(self.spec.classes) or 1, config.optim.label_smoothing or 0.0)
-        assert config.augment.mix_until is not None
+        assert config.augment.mix_until is not None and config.augment.strong_until is not None
         weights = self.material.weights()
         micro_steps = (config.steps or 0) * self.batches_per_step
         return TrainBatches(
@@ -151,6 +151,7 @@ class Setup:
             seed=config.seed,
             augment=augment,
             mix_until_step=round(config.augment.mix_until * micro_steps),
+            strong_until_step=round(config.augment.strong_until * micro_steps),
             weights=None if weights is None else weights[self.train.indices],
             size=None if self.sizes is None else self._size_of,
             order=self._order(),

@@ -12,13 +12,18 @@ NAMES = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
     "balanced_accuracy": "balanced accuracy",
+    "macro_precision": "macro precision",
     "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
     "auroc": "AUROC",
+    "average_precision": "average precision",
     "ece": "calibration error",
     "brier": "Brier score",
     "nll": "log loss",
 }
-PERCENT = ("accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+PERCENT = (
+    "accuracy", "top5_accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "auroc", "average_precision", "ece",
+)  # fmt: skip
 
 
 def number(name: str, found: Mapping[str, Any]) -> str:
@@ -40,6 +45,44 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         if name in metrics[parts[0]]:
             rows.append([label, *(number(name, metrics[part][name]) for part in parts)])
     return aligned(rows)
+
+
+def evaluation_summary(metrics: Mapping[str, Any]) -> str:
+    """What `evaluate` prints: the metrics, then what was asked for besides."""
+    lines = [metrics_table(metrics)]
+    for part, tables in metrics.get("subgroups", {}).items():
+        for column, found in tables.items():
+            rows = [[f"{column}, {part}", "images", "accuracy", "balanced accuracy"]]
+            rows += [
+                [
+                    row["value"],
+                    f"{row['n']:,}",
+                    number("accuracy", row["accuracy"]),
+                    number("balanced_accuracy", row["balanced_accuracy"]),
+                ]
+                for row in found["rows"]
+            ]
+            lines += ["", aligned(rows), found["verdict"]]
+    for part, found in metrics.get("costs", {}).items():
+        likeliest, cheapest = number("cost", found["likeliest"]), number("cost", found["cheapest"])
+        lines += [
+            "",
+            f"Cost of a {part} image: {likeliest} with the likeliest class as the answer, {cheapest} with the cheapest; they differ "
+            f"for {100 * found['changed']:.1f} % of the images.",
+        ]
+    for part, found in metrics.get("robustness", {}).items():
+        rows = [[f"{found['n']:,} {part} images made worse", *(str(severity) for severity in range(1, 6))]]
+        rows += [
+            [name, *(f"{100 * each['value']:.1f}" for each in row["severities"])]
+            for name, row in found["corruptions"].items()
+        ]
+        lines += [
+            "",
+            aligned(rows),
+            f"Accuracy in %, by severity: {number('accuracy', found['clean'])} as they are, {number('accuracy', found['mean'])} on average "
+            "over all ways and severities.",
+        ]
+    return "\n".join(lines)
 
 
 def run_summary(path: Path, metrics: Mapping[str, Any]) -> str:

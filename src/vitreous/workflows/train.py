@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vitreous.config.convert import from_dict, read_settings, to_dict
-from vitreous.config.train import TrainConfig
+from vitreous.config.train import TrainConfig, parse_duration
 from vitreous.data import Split
 from vitreous.data.audit.fixes import Fix, read_fixes, write_fixes
 from vitreous.data.sources.locate import in_words, short_name
@@ -54,6 +54,7 @@ from vitreous.workflows.initial import (
     check_model,
     prepare_model,
     restored_model,
+    settle_exposure,
     settle_init,
     settle_size,
     settled_net,
@@ -151,7 +152,8 @@ def _interrupted(error: Interrupted, data: str | None, path: Path) -> StoppedErr
     if not (path / RUN_JSON).is_file():
         return StoppedError(f"Stopped by {error.signal_name} before the first step.", "Run the same command again.")
     return StoppedError(
-        f"Stopped by {error.signal_name}; the state is saved.", f"Continue with: {resume_command(data, path)}"
+        f"Stopped by {error.signal_name}; what was saved until then is kept.",
+        f"Continue with: {resume_command(data, path)}",
     )
 
 
@@ -170,10 +172,14 @@ def _train(
     check_teacher(config)
     if place.state == "continue":
         previous, origin = Split.read_csv(place.path / SPLITS), ""
+        # The fold is in the stored split, and what was found with the budget of then must be found again.
+        sought, seconds = replace(config, k_fold=None), read_facts(place.path / RUN_JSON)["data"].get("budget")
     else:
         previous, origin = earlier_split(data, config, place.path)
+        sought, seconds = config, parse_duration(config.time) if config.time else None
     with team.main_first():
-        material = replace(gather(data, config, reporter, previous, origin), processes=team.local_size)
+        material = gather(data, sought, reporter, previous, origin, seconds)
+    material = replace(material, processes=team.local_size, budget=seconds)
     if place.state == "continue":
         _check_same_split(place.path, material)
     begun = place.path / RUN_JSON if place.state == "continue" else None
@@ -210,7 +216,7 @@ def _set_up(
 ) -> Setup:
     """begun: the `run.json` of a run that is continued."""
     facts = facts_of(material, config)
-    config = settle_size(settle_init(config, facts, reporter))
+    config = settle_exposure(settle_size(settle_init(config, facts, reporter)))
     resolved = resolve(config, facts)
     for reason in resolved.reasons:
         reporter.say(reason)
@@ -224,8 +230,9 @@ def _set_up(
     spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std), value_range)
     if spec.channels not in (1, 3):
         pretrained = None  # its mean and deviation are those of red, green and blue
-    if begun is not None and is_restorable(begun.parent / CHECKPOINTS):
-        start = restored_model(read_facts(begun), resolved.config.seed)
+    stored = read_facts(begun) if begun is not None else {}
+    if begun is not None and "architecture" in stored and is_restorable(begun.parent / CHECKPOINTS):
+        start = restored_model(stored, resolved.config.seed)
     else:
         start = prepare_model(resolved.config, spec, reporter)
 
@@ -385,7 +392,7 @@ def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | Non
             "schema_version": SCHEMA_VERSION,
             "status": "training",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {"source": data, "labelled": setup.material.labelled},
+            "data": {"source": data, "labelled": setup.material.labelled, "budget": setup.material.budget},
             **({"teacher": setup.teacher.facts} if setup.teacher else {}),
             "architecture": setup.start.architecture.to_dict(),
             "weights": setup.start.weights,

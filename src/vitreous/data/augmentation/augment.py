@@ -48,6 +48,7 @@ class Augment:
         mix: bool,
         weights: Tensor | None = None,
         size: tuple[int, int] | None = None,
+        strong: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """One batch.
 
@@ -55,16 +56,23 @@ class Augment:
         generator: on the CPU, whatever device the pixels are on. mix: whether mixup and CutMix may act.
         weights: float32 (b,), what each image counts in the loss; 1 for each where None.
         size: (H, W) of the images returned, at most the spec's; the spec's where None.
+        strong: whether RandAugment, 3-Augment and erasing may act.
         returns: float32 images (b, c, H, W), normalised by the spec; float32 targets (b, k), each row a distribution
         times the image's weight.
         """
-        images = self.images(pixels, generator, size)
+        images = self.images(pixels, generator, size, strong)
         targets = self.targets(labels.to(images.device))
         if weights is not None:
             targets = targets * weights.to(images.device)[:, None]
         return self.mixed(images, targets, generator) if mix else (images, targets)
 
-    def images(self, pixels: Tensor, generator: torch.Generator, size: tuple[int, int] | None = None) -> Tensor:
+    def images(
+        self,
+        pixels: Tensor,
+        generator: torch.Generator,
+        size: tuple[int, int] | None = None,
+        strong: bool = True,
+    ) -> Tensor:
         """All but mixing: float32 (b, c, H, W) from pixels (b, c, h, w), as in `__call__`."""
         config, spec, device = self.config, self.spec, pixels.device
         full, top = (spec.height, spec.width), float(spec.max_value)
@@ -75,19 +83,19 @@ class Augment:
             # As much smaller as the model sees them, and only then changed: the same changes at a fraction of the cost.
             height, width = (round(a * b / c) for a, b, c in zip(images.shape[2:], seen, full, strict=True))
             images = resized(images, (height, width))
-        if config.rand_augment_ops:
+        if strong and config.rand_augment_ops:
             levels = _floats(images).mul_(WHITE / top)
             levels = rand_augment(levels, config.rand_augment_ops, config.rand_augment_magnitude or 0, generator)
             images = levels.mul_(top / WHITE)
         pad_crop = round((config.pad_crop or 0) * seen[0] / full[0])
         images = _floats(change_places(images, config, seen, pad_crop, generator))
-        if config.three_augment:
+        if strong and config.three_augment:
             images = three_augment(images, top, generator)
         images = change_light(images, config, top, generator)
         # The arithmetic of `vitreous.inputs.normalise`, so that an unchanged image is the same in training and use.
         # In place: since the pixels became floats the images are ours.
         images = images.mul_(self._scale.to(device)).add_(self._offset.to(device))
-        if config.erase:
+        if strong and config.erase:
             rows, boxes = draw_erased(config.erase, seen, len(images), generator)
             rows = rows.to(device)
             images[rows] = images[rows].masked_fill(boxes.to(device), 0.0)
@@ -129,6 +137,7 @@ def _check(config: AugmentConfig, side: int) -> None:
         "cutmix": (0, 1000),
         "mix_probability": (0, 1),
         "mix_until": (0, 1),
+        "strong_until": (0, 1),
         "repeats": (1, 64),
         "start_size": (0.01, 1),
         "full_size_from": (0, 1),

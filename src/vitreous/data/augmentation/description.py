@@ -56,6 +56,16 @@ def _values(config: AugmentConfig, channels: int) -> list[str]:
         parts.append(f"noise of up to {_percent(config.noise)} of full brightness")
     if config.erase:
         parts.append(f"a rectangle blanked in {_percent(config.erase)} of the images")
+    strong = config.rand_augment_ops or config.three_augment or config.erase
+    if strong and config.strong_until is not None and config.strong_until < 1:
+        names = (
+            ("RandAugment", config.rand_augment_ops),
+            ("3-Augment", config.three_augment),
+            ("blanking", config.erase),
+        )
+        parts.append(
+            f"{' and '.join(name for name, on in names if on)} until {_percent(config.strong_until)} of training"
+        )
     return parts
 
 

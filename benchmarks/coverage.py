@@ -1,0 +1,73 @@
+"""How often 95 % intervals hold the truth: 2,000 simulated test parts for each metric, with and without groups.
+
+    .venv/bin/python benchmarks/coverage.py [--simulations 2000]
+
+Three classes of 80, 60 and 40 images (or two of 100 and 60); scores are a softmax of the label plus noise, which with groups (of
+1 to 7 images, mostly of one class, as a patient's are) is partly the group's. The truth is the metric on 200,000 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from record import write
+
+from vitreous.evaluation import metrics
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, percentiles, proportion, resample
+
+SIZES = {"three classes": (80, 60, 40), "two classes": (100, 60)}
+LIKENESS = 0.3
+LOSSES = {"ece": metrics.ece, "brier": metrics.brier, "nll": metrics.nll}
+
+
+def draw(sizes: tuple[int, ...], grouped: bool, times: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
+    """(scores, labels, groups or None) of one test part, `times` as large."""
+    labels = np.repeat(np.arange(len(sizes)), np.array(sizes) * times)
+    noise = rng.normal(size=(len(labels), len(sizes)))
+    groups = None
+    if grouped:
+        lengths = rng.integers(1, 8, size=len(labels))
+        groups = np.repeat(np.arange(len(labels)), lengths)[: len(labels)]
+        shared = rng.normal(size=(groups[-1] + 1, len(sizes)))[groups]
+        noise = np.sqrt(LIKENESS) * shared + np.sqrt(1 - LIKENESS) * noise
+    scores = np.exp(1.2 * (1.6 * np.eye(len(sizes))[labels] + noise))
+    return scores / scores.sum(axis=1, keepdims=True), labels, groups
+
+
+def intervals(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int) -> dict[str, Any]:
+    grouping = Grouping.of(groups, len(labels))
+    found = {"accuracy": proportion(scores.argmax(axis=1) == labels, grouping)}
+    found |= {name: class_mean(name, scores, labels, grouping) for name in CLASS_SCORES}
+    samples = resample(LOSSES, scores, labels, grouping, seed)
+    for name, metric in LOSSES.items():
+        found[name] = percentiles(float(metric(scores, labels)), samples[name], grouping, centred=name == "ece")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulations", type=int, default=2000)
+    simulations = parser.parse_args().simulations
+    rows: dict[str, Any] = {}
+    for title, sizes in SIZES.items():
+        for grouped in (False, True):
+            rng = np.random.default_rng(0)
+            scores, labels, _ = draw(sizes, grouped, 200_000 // sum(sizes), rng)
+            truth = {
+                name: float(getattr(metrics, name)(scores, labels)) for name in ("accuracy", *CLASS_SCORES, *LOSSES)
+            }
+            held = dict.fromkeys(truth, 0)
+            for seed in range(simulations):
+                for name, found in intervals(*draw(sizes, grouped, 1, rng), seed).items():
+                    held[name] += found.low <= truth[name] <= found.high
+            name = f"{title}, {'groups' if grouped else 'single images'}"
+            rows[name] = {metric: count / simulations for metric, count in held.items()}
+            print(name, {metric: f"{100 * share:.1f}" for metric, share in rows[name].items()}, flush=True)
+    write("coverage", {"simulations": simulations, "coverage": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Operating points: a threshold on one class's score for a required recall or false-alarm rate, chosen on validation.
+
+The default answer stays the likeliest class. An operating point is for a question about one class, such as "is there
+anything wrong": its score, or one minus the score of the class that stands for "nothing", against a threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import Interval, proportion
+
+Aim = Literal["recall", "false_alarms"]
+AIMS: tuple[tuple[Aim, float], ...] = (("recall", 0.95), ("false_alarms", 0.05))
+"""What is fitted for every class: the fewest false alarms at 95 % recall, the highest recall at 5 % false alarms."""
+
+OVERKILL = (0.01, 0.02, 0.05, 0.1)
+"""Shares of good parts that may be rejected, at which escapes are counted."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Scores at or above `threshold` count as the class."""
+
+    aim: Aim
+    """recall: at least `target` of the class is found. false_alarms: at most `target` of the others is taken for it."""
+    target: float
+    threshold: float
+    reached: bool
+    """Whether the validation part holds the target; where not, the threshold is the nearest to it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fit_point(scores: np.ndarray, own: np.ndarray, aim: Aim, target: float) -> OperatingPoint:
+    """The threshold that serves `aim` on these images and costs least otherwise.
+
+    scores: (n,) of one class. own: bool (n,), the images of the class; some are, some are not. target: in (0, 1).
+    """
+    levels = np.unique(scores)  # ascending
+    if aim == "recall":
+        # The highest threshold that still finds enough: it lies at a score of the class.
+        ranked = np.sort(scores[own])
+        allowed = int(np.floor((1 - target) * len(ranked) + 1e-9))  # images of the class that may be missed
+        return OperatingPoint(aim, target, _halfway(levels, float(ranked[allowed])), True)
+    others = np.sort(scores[~own])[::-1]
+    allowed = int(np.floor(target * len(others) + 1e-9))
+    if allowed >= len(others):
+        return OperatingPoint(aim, target, 0.0, True)
+    # Just above the first of the others that may no longer be taken for the class.
+    above = levels[levels > others[allowed]]
+    if not len(above):
+        return OperatingPoint(aim, target, float(np.nextafter(levels[-1], np.inf)), True)
+    return OperatingPoint(aim, target, _halfway(levels, float(above[0])), True)
+
+
+def fit_points(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """{class: its operating points}, fitted on validation. scores: (n, k) calibrated. Classes without images, or without
+    others, have none."""
+    found = {}
+    for index, name in enumerate(classes):
+        own = labels == index
+        if own.any() and not own.all():
+            found[name] = [fit_point(scores[:, index], own, aim, target).to_dict() for aim, target in AIMS]
+    return found
+
+
+def at_threshold(scores: np.ndarray, own: np.ndarray, threshold: float, grouping: Grouping) -> dict[str, Any]:
+    """Sensitivity (recall), specificity and precision of "score >= threshold" with intervals; None where undefined.
+
+    scores: (n,). own: bool (n,).
+    """
+    called = scores >= threshold
+
+    def share(hits: np.ndarray, among: np.ndarray) -> dict[str, Any] | None:
+        found: Interval | None = proportion(hits[among], grouping.among(among)) if among.any() else None
+        return None if found is None else found.to_dict()
+
+    return {
+        "sensitivity": share(called, own),
+        "specificity": share(~called, ~own),
+        "precision": share(own, called),
+    }
+
+
+def judge_points(
+    fitted: dict[str, list[dict[str, Any]]],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    grouping: Grouping,
+) -> dict[str, list[dict[str, Any]]]:
+    """What points that were fitted elsewhere do on these images: each with `at_threshold` beside it."""
+    index = {name: number for number, name in enumerate(classes)}
+    return {
+        name: [
+            {**point, **at_threshold(scores[:, index[name]], labels == index[name], point["threshold"], grouping)}
+            for point in points
+        ]
+        for name, points in fitted.items()
+        if name in index
+    }
+
+
+def fit_inspection(scores: np.ndarray, labels: np.ndarray, good: int) -> list[dict[str, Any]]:
+    """For each of `OVERKILL` the threshold on "not good" that rejects at most that share of the good parts of validation."""
+    bad = labels != good
+    if not bad.any() or bad.all():
+        return []
+    defect = 1 - scores[:, good]
+    return [fit_point(defect, bad, "false_alarms", target).to_dict() for target in OVERKILL]
+
+
+def judge_inspection(
+    points: Sequence[dict[str, Any]], scores: np.ndarray, labels: np.ndarray, good: int, grouping: Grouping
+) -> list[dict[str, Any]]:
+    """{"target", "threshold", "escapes", "overkill"} of each point: bad parts that pass, and good ones that are rejected,
+    as shares with intervals."""
+    bad, defect = labels != good, 1 - scores[:, good]
+    rows = []
+    for point in points:
+        passed = defect < point["threshold"]
+        rows.append(
+            {
+                "target": point["target"],
+                "threshold": point["threshold"],
+                "escapes": proportion(passed[bad], grouping.among(bad)).to_dict() if bad.any() else None,
+                "overkill": proportion(~passed[~bad], grouping.among(~bad)).to_dict() if not bad.all() else None,
+            }
+        )
+    return rows
+
+
+GOOD_NAMES = (
+    "good",
+    "ok",
+    "okay",
+    "pass",
+    "passed",
+    "normal",
+    "free",
+    "no_defect",
+    "defect_free",
+    "no_finding",
+    "healthy",
+    "negative",
+)
+"""Class names that stand for "nothing wrong"."""
+
+
+def good_class(classes: Sequence[str]) -> int | None:
+    """The class that means "nothing wrong", where exactly one name says so."""
+    named = [
+        index for index, name in enumerate(classes) if name.lower().replace(" ", "_").replace("-", "_") in GOOD_NAMES
+    ]
+    return named[0] if len(named) == 1 else None
+
+
+def _halfway(levels: np.ndarray, chosen: float) -> float:
+    """Between a score and the next lower one, so that rounding in another engine turns no answer over."""
+    lower = levels[levels < chosen]
+    return chosen if not len(lower) else float((lower[-1] + chosen) / 2)

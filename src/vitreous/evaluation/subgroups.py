@@ -1,0 +1,108 @@
+"""How a model does on each part of the data that a column tells apart: cameras, sites, ages, exposures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import class_mean, proportion
+from vitreous.evaluation.words import percent
+
+MISSING = "(not given)"
+MOST_VALUES = 30
+"""More distinct values than this are no table; numbers are then cut into quarters."""
+FEW_IMAGES = 10
+"""Subgroups smaller than this are listed, but not called the worst."""
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """One column's table."""
+
+    column: str
+    rows: list[dict[str, Any]]
+    """{"value", "n", "accuracy", "balanced_accuracy"}, both with intervals, in the order of the values."""
+    worst: str | None
+    """The value with the lowest accuracy; None where no two have enough images."""
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"column": self.column, "rows": self.rows, "worst": self.worst, "verdict": self.verdict}
+
+
+def by_column(
+    column: str, values: Sequence[str | None], scores: np.ndarray, labels: np.ndarray, grouping: Grouping
+) -> Subgroups:
+    """values: the column's text for each image, None where it has none. scores: (n, k). labels: int (n,)."""
+    names = _binned(values)
+    right = scores.argmax(axis=1) == labels
+    rows = []
+    for value in _ordered(set(names)):
+        own = np.array([name == value for name in names])
+        among = grouping.among(own)
+        rows.append(
+            {
+                "value": value,
+                "n": int(own.sum()),
+                "accuracy": proportion(right[own], among).to_dict(),
+                "balanced_accuracy": class_mean("balanced_accuracy", scores[own], labels[own], among).to_dict(),
+            }
+        )
+    enough = [row for row in rows if row["n"] >= FEW_IMAGES and row["value"] != MISSING]
+    worst = min(enough, key=lambda row: row["accuracy"]["value"]) if len(enough) > 1 else None
+    return Subgroups(
+        column, rows, None if worst is None else worst["value"], _verdict(column, worst, float(right.mean()))
+    )
+
+
+def _verdict(column: str, worst: dict[str, Any] | None, overall: float) -> str:
+    if worst is None:
+        return f"{column}: too few images to tell its values apart."
+    found = worst["accuracy"]
+    lower = found["high"] is not None and found["high"] < overall
+    told = (
+        "which is below the whole beyond what chance explains"
+        if lower
+        else "which its interval does not tell from the whole"
+    )
+    return (
+        f"{column}: lowest where it is {worst['value']!r}, {percent(found['value'])} of {worst['n']:,} images against "
+        f"{percent(overall)} of all, {told}."
+    )
+
+
+def _binned(values: Sequence[str | None]) -> list[str]:
+    """Text as it is; more than `MOST_VALUES` numbers as quarters of their range by rank. Other text of so many values is
+    left to itself: each is a subgroup of its own."""
+    given = [value for value in values if value is not None]
+    if len(set(given)) <= MOST_VALUES:
+        return [MISSING if value is None else value for value in values]
+    try:
+        numbers = np.array([float(value) for value in given])
+    except ValueError:
+        return [MISSING if value is None else value for value in values]
+    edges = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])
+
+    def quarter(value: str | None) -> str:
+        if value is None:
+            return MISSING
+        place = int(np.clip(np.searchsorted(edges, float(value), side="left") - 1, 0, 3))
+        return f"{edges[place]:g} to {edges[place + 1]:g}"
+
+    return [quarter(value) for value in values]
+
+
+def _ordered(names: set[str]) -> list[str]:
+    """Numbers by size, text by name, what is missing last."""
+
+    def key(name: str) -> tuple[bool, int, float, str]:
+        try:
+            return (name == MISSING, 0, float(name.split(" to ")[0]), name)
+        except ValueError:
+            return (name == MISSING, 1, 0.0, name)
+
+    return sorted(names, key=key)
