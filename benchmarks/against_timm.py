@@ -23,46 +23,21 @@ import argparse
 import io
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from cores import Cores
 from record import FOLDER, write
 
 SETS = ("magnetic_tile", "rsscn7", "chest_xray_nih", "clothing", "document_pages", "cifar10")
 OURS, DEFAULTS, OUR_SIZE = "vitreous", "timm, defaults", "timm, our size"
 BATCH, RATE, WARM_UP, SMOOTHING = 128, 0.05, 5, 0.1
 """Of timm's script: --batch-size, --lr-base 0.1 at 256, --warmup-epochs, --smoothing."""
-
-
-class Cores:
-    """One core for each job that runs."""
-
-    def __init__(self) -> None:
-        self.free = sorted(os.sched_getaffinity(0))[:2]
-        self.lock = threading.Lock()
-
-    def run(self, command: list[str], **environment: str) -> str:
-        with self.lock:
-            core = self.free.pop()
-        try:
-            return subprocess.run(
-                ["taskset", "-c", str(core), *command],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            ).stdout
-        finally:
-            with self.lock:
-                self.free.append(core)
 
 
 def ours(cores: Cores, data: Path, budget: str, seed: int) -> dict[str, Any]:

@@ -20,9 +20,11 @@ from vitreous.errors import RunError
 from vitreous.evaluation import words
 from vitreous.evaluation.card import render_card, write_model_card
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
-from vitreous.evaluation.facts import DataSummary, HeatMap, Mistake, ModelSummary, ReportFacts
+from vitreous.evaluation.facts import DataSummary, HeatMap, Mistake, ModelSummary, Neighbour, ReportFacts
+from vitreous.evaluation.fitted import fit
 from vitreous.evaluation.plots import coverage_risk, draw_pictures, training_curves
 from vitreous.evaluation.report import render_report, write_report
+from vitreous.runs.decision import probabilities
 
 NASTY = '<script>alert("$1")</script>'
 HISTORY: list[dict[str, Any]] = [
@@ -36,7 +38,7 @@ def document(classes: list[str]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     labels = np.arange(12 * len(classes)) % len(classes)
     logits = 2.0 * np.eye(len(classes))[labels] + rng.normal(size=(len(labels), len(classes)))
-    part = evaluate_part(logits, labels, None, classes, 1.2)
+    part = evaluate_part(logits, labels, None, classes, 1.2, fitted=fit(probabilities(logits, 1.2), labels, classes))
     return metrics_document({"val": part, "test": part}, {"train_seconds": 125.0})
 
 
@@ -72,7 +74,16 @@ def full() -> ReportFacts:
             "note": NASTY,
         },
         pictures=draw_pictures(metrics, HISTORY, "test"),
-        mistakes=[Mistake(image=png(), true=NASTY, predicted="hat", score=0.9, path=NASTY)],
+        mistakes=[
+            Mistake(
+                image=png(),
+                true=NASTY,
+                predicted="hat",
+                score=0.9,
+                path=NASTY,
+                neighbours=[Neighbour(image=png(), label=NASTY)] * 3,
+            )
+        ],
         heat_maps=[HeatMap(image=png(), overlay=png(), true="hat", predicted=NASTY, score=0.9, method=NASTY)],
         environment={NASTY: NASTY},
         command=f"vitreous train {NASTY}",
@@ -164,6 +175,17 @@ def test_sections_come_and_go_with_their_facts():
     assert Page(bare).sections() == ["results", "classes", "mistakes", "confidence"]
     assert "Before you trust" not in bare
     assert "<img" not in bare
+
+
+def test_acting_on_scores_tells_of_every_class_and_of_faults_where_a_class_means_none():
+    without = render_report(full())
+    assert "nearest in training" in without
+    assert "Sets that hold the truth" in without and "Operating points" in without
+    assert "Escapes at fixed overkill" not in without
+    inspected = render_report(ReportFacts(title="parts", metrics=document(["bent", "good", "torn"])))
+    assert "Escapes at fixed overkill" in inspected
+    assert inspected.count("at most 5") >= 3
+    Page(inspected)
 
 
 def test_undefined_numbers_are_dashes():

@@ -42,6 +42,15 @@ class ModelSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A training image beside another image."""
+
+    image: bytes
+    """PNG or JPEG."""
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mistake:
     """An image the model got wrong while sure of itself."""
 
@@ -51,6 +60,8 @@ class Mistake:
     predicted: str
     score: float
     path: str = ""
+    neighbours: Sequence[Neighbour] = ()
+    """The training images that the model finds most alike, the nearest first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,12 +86,18 @@ def photograph(image: bytes, alternative: str) -> str:
     return f'<img{tiny} alt="{text(alternative)}" src="{_data_uri(image)}">'
 
 
-def card(images: Iterable[str], lead: str, notes: Iterable[str], path: str) -> str:
-    """One entry of a gallery: images side by side, a bold line, quieter lines, the path."""
-    below = "".join(f"<span>{text(note)}</span>" for note in notes)
+def card(images: Iterable[str], lead: str, notes: Iterable[str], path: str, below: str = "") -> str:
+    """One entry of a gallery: images side by side, a bold line, quieter lines, the path. below: markup under all of it."""
+    quieter = "".join(f"<span>{text(note)}</span>" for note in notes)
     where = f'<span class="path">{text(path)}</span>' if path else ""
-    caption = f"<figcaption>{text(lead)}{below}{where}</figcaption>"
-    return f'<figure><div class="frame">{"".join(images)}</div>{caption}</figure>'
+    caption = f"<figcaption>{text(lead)}{quieter}{where}</figcaption>"
+    return f'<figure><div class="frame">{"".join(images)}</div>{caption}{below}</figure>'
+
+
+def strip(title: str, images: Iterable[tuple[bytes, str]]) -> str:
+    """Small images in a row, each with a word under it; nothing without images."""
+    shown = "".join(f"<span>{photograph(image, word)}{text(word)}</span>" for image, word in images)
+    return f'<div class="strip"><em>{text(title)}</em>{shown}</div>' if shown else ""
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None) -> str:

@@ -21,6 +21,7 @@ from vitreous.evaluation.fragments import (
     paragraph,
     photograph,
     section,
+    strip,
     table,
     tag,
     text,
@@ -191,9 +192,9 @@ def _mistakes(facts: ReportFacts) -> str:
 
 def _mistake(found: Mistake) -> str:
     notes = [f"labelled {found.true}", f"score {words.percent(found.score)}"]
-    return card(
-        [photograph(found.image, f"{found.true}, taken for {found.predicted}")], found.predicted, notes, found.path
-    )
+    near = strip("nearest in training", [(each.image, each.label) for each in found.neighbours])
+    picture = photograph(found.image, f"{found.true}, taken for {found.predicted}")
+    return card([picture], found.predicted, notes, found.path, near)
 
 
 def _confidence(facts: ReportFacts) -> str:

@@ -50,9 +50,13 @@ class Strangeness:
     reference: np.ndarray
     """float32 (m,), ascending: distances of the validation images."""
 
+    def whitened(self, features: np.ndarray) -> np.ndarray:
+        """features (b, d) -> float32 (b, r), where the spread within classes is 1 in every direction."""
+        return (features.astype(np.float32) - self.centre) @ self.whitening
+
     def distances(self, features: np.ndarray) -> np.ndarray:
         """features (b, d) -> distance to the nearest class mean (b,)."""
-        points = (features.astype(np.float32) - self.centre) @ self.whitening
+        points = self.whitened(features)
         squared = (points**2).sum(1)[:, None] - 2 * points @ self.means.T + (self.means**2).sum(1)
         return np.sqrt(np.maximum(squared.min(axis=1), 0))
 

@@ -46,7 +46,7 @@ from vitreous.runs.folder import (
 from vitreous.training.checkpoint import BEST, TrainState, save_weights
 from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisation
 from vitreous.workflows.environment import processor, versions
-from vitreous.workflows.pages import write_pages
+from vitreous.workflows.pages import Usual, write_pages
 from vitreous.workflows.reporter import Reporter
 from vitreous.workflows.score import outputs
 from vitreous.workflows.setup import FEATURES_FROM, Setup
@@ -75,13 +75,12 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     scores = probabilities(val.outputs.logits, temperature.value)
     abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == val.labels)
     fitted = fit(scores, val.labels, setup.spec.classes)
-    _fit_strangeness(path, engine, setup, val, reporter)
+    usual = _fit_strangeness(path, engine, setup, val, reporter)
 
     # From here on nothing is chosen any more: the test part may be opened, once.
     with setup.material.source.unlocked("scoring the test part"):
-        return _measure(
-            path, state, setup, data, reporter, began, _Chosen(engine, val, temperature, abstention, fitted)
-        )
+        chosen = _Chosen(engine, val, temperature, abstention, fitted, usual)
+        return _measure(path, state, setup, data, reporter, began, chosen)
 
 
 def load_best(model: nn.Module, path: Path, reporter: Reporter) -> None:
@@ -101,6 +100,7 @@ class _Chosen:
     temperature: Temperature
     abstention: Abstention
     fitted: Fitted
+    usual: Usual
 
 
 def _measure(
@@ -139,7 +139,7 @@ def _measure(
     }
     run = RunFolder(path, facts)
     _write_predictions(run, {"val": val, "test": test}, setup)
-    write_pages(run, engine, setup, results, document, {"val": val.store, "test": test.store}, test.outputs, reporter)
+    write_pages(run, engine, setup, results, document, test.store, test.outputs, chosen.usual, reporter)
     vouched = (MODEL, CONFIG, SPLITS, METRICS, PREDICTIONS, STRANGENESS)
     facts["files"] = {name: sha256_file(path / name) for name in vouched}
     facts["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -162,13 +162,14 @@ def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter:
     return Scored(store, setup.labels(store), groups, found)
 
 
-def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, reporter: Reporter) -> None:
+def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, reporter: Reporter) -> Usual:
     threads = setup.config.threads or setup.facts.cores
-    usual = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
+    store = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
     with reporter.task("learning what is usual", "images") as progress:
-        features = outputs(engine, usual, progress.update).features
-    fitted = fit_strangeness(features, setup.labels(usual), val.outputs.features, len(setup.spec.classes))
+        features = outputs(engine, store, progress.update).features
+    fitted = fit_strangeness(features, setup.labels(store), val.outputs.features, len(setup.spec.classes))
     write_with(path / STRANGENESS, fitted.save)
+    return Usual(store, fitted.whitened(features))
 
 
 def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +39,22 @@ MOST_MISTAKES = 12
 MOST_HEAT_MAPS = 4
 GALLERY_SIDE = 224
 """Pixels of the longer side of a picture in the report."""
+NEIGHBOURS, NEIGHBOUR_SIDE = 3, 96
+"""Training images shown beside a mistake, and the pixels of their longer side."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Training images, evenly spaced over all of them, and where they lie in feature space."""
+
+    store: PixelStore
+    points: np.ndarray
+    """float32 (n, r): `Strangeness.whitened` features."""
+
+    def nearest(self, points: np.ndarray, most: int) -> np.ndarray:
+        """int (b, most): for each point (b, r) which images of the data are nearest, the nearest first."""
+        squared = (points**2).sum(1)[:, None] - 2 * points @ self.points.T + (self.points**2).sum(1)
+        return self.store.indices[np.argsort(squared, axis=1, kind="stable")[:, :most]]
 
 
 def write_pages(
@@ -46,18 +63,22 @@ def write_pages(
     setup: Setup,
     results: Mapping[str, PartResult],
     document: Mapping[str, Any],
-    stores: Mapping[str, PixelStore],
+    store: PixelStore,
     test: Outputs,
+    usual: Usual,
     reporter: Reporter,
 ) -> None:
-    """Write plots/*.png, report.html and README.md. `run` need not be finished, but its facts must be."""
+    """Write plots/*.png, report.html and README.md. `run` need not be finished, but its facts must be.
+
+    store: the test images. test: what the model says of them. usual: training images to compare mistakes with.
+    """
     lines = (run.path / HISTORY).read_text(encoding="utf-8").splitlines()
     pictures = draw_pictures(document, [json.loads(line) for line in lines], "test")
     for name, png in pictures.items():
         write_bytes(run.path / PLOTS / f"{name}.png", png)
     scores = probabilities(test.logits, run.temperature)
     with reporter.task("writing the report", "pictures") as progress:
-        maps = _heat_maps(run, engine, setup, stores["test"], scores, progress.update)
+        maps = _heat_maps(run, engine, setup, store, scores, progress.update)
     facts = report.ReportFacts(
         title=f"{run.name}: {setup.start.architecture.name}",
         metrics=document,
@@ -74,7 +95,7 @@ def write_pages(
         decisions=_decisions(setup.config, setup.spec.resize),
         abstention=run.facts["abstention"],
         pictures=pictures,
-        mistakes=_mistakes(setup, stores["test"], scores),
+        mistakes=_mistakes(run, setup, store, scores, test.features, usual),
         heat_maps=maps,
         environment={**run.facts["versions"], "processor": processor()},
         command=f"vitreous train {shlex.quote(run.facts['data']['source'])} --config {shlex.quote(str(run.path / 'config.json'))}",
@@ -151,12 +172,16 @@ def _decisions(config: TrainConfig, resize: str) -> list[str]:
     ]
 
 
-def _mistakes(setup: Setup, store: PixelStore, scores: np.ndarray) -> list[report.Mistake]:
-    """The test images the model got wrong while surest of itself."""
+def _mistakes(
+    run: RunFolder, setup: Setup, store: PixelStore, scores: np.ndarray, features: np.ndarray, usual: Usual
+) -> list[report.Mistake]:
+    """The test images the model got wrong while surest of itself, each with the training images that it resembles most."""
     labels, predicted = setup.labels(store), scores.argmax(axis=1)
     wrong = np.flatnonzero(labels != predicted)
     worst = wrong[np.argsort(-scores[wrong].max(axis=1), kind="stable")][:MOST_MISTAKES]
     classes = setup.spec.classes
+    assert run.strangeness is not None
+    near = usual.nearest(run.strangeness.whitened(features[worst]), NEIGHBOURS)
     return [
         report.Mistake(
             image=_thumbnail(setup, int(store.indices[row])),
@@ -164,8 +189,14 @@ def _mistakes(setup: Setup, store: PixelStore, scores: np.ndarray) -> list[repor
             predicted=classes[predicted[row]],
             score=float(scores[row].max()),
             path=setup.material.split.paths[store.indices[row]],
+            neighbours=[
+                report.Neighbour(
+                    image=_thumbnail(setup, index, NEIGHBOUR_SIDE), label=setup.material.split.labels[index]
+                )
+                for index in own.tolist()
+            ],
         )
-        for row in worst
+        for row, own in zip(worst, near, strict=True)
     ]
 
 
@@ -196,15 +227,15 @@ def _heat_maps(
     return maps
 
 
-def _thumbnail(setup: Setup, index: int) -> bytes:
-    image = open_image(setup.material.source.open(index), target=GALLERY_SIDE, decode=setup.spec.decode)
-    return _png(display(image, setup.spec))
+def _thumbnail(setup: Setup, index: int, side: int = GALLERY_SIDE) -> bytes:
+    image = open_image(setup.material.source.open(index), target=side, decode=setup.spec.decode)
+    return _png(display(image, setup.spec), side)
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Image.Image, side: int = GALLERY_SIDE) -> bytes:
     image = image.convert("RGB")
-    if max(image.size) > GALLERY_SIDE:
-        image.thumbnail((GALLERY_SIDE, GALLERY_SIDE))
+    if max(image.size) > side:
+        image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
