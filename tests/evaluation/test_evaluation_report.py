@@ -163,6 +163,7 @@ def test_sections_come_and_go_with_their_facts():
         "classes",
         "mistakes",
         "confidence",
+        "acting-on-scores",
         "explanations",
         "training",
         "data",
@@ -171,7 +172,7 @@ def test_sections_come_and_go_with_their_facts():
     ]
     assert Page(render_report(full())).sections() == everything
     metrics = document(["a", "b"])
-    bare = render_report(ReportFacts(title="bare", metrics={**metrics, "timing": {}}))
+    bare = render_report(ReportFacts(title="bare", metrics={**metrics, "timing": {}, "decisions": {}}))
     assert Page(bare).sections() == ["results", "classes", "mistakes", "confidence"]
     assert "Before you trust" not in bare
     assert "<img" not in bare

@@ -31,8 +31,6 @@ class OperatingPoint:
     """recall: at least `target` of the class is found. false_alarms: at most `target` of the others is taken for it."""
     target: float
     threshold: float
-    reached: bool
-    """Whether the validation part holds the target; where not, the threshold is the nearest to it."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,21 +41,21 @@ def fit_point(scores: np.ndarray, own: np.ndarray, aim: Aim, target: float) -> O
 
     scores: (n,) of one class. own: bool (n,), the images of the class; some are, some are not. target: in (0, 1).
     """
-    levels = np.unique(scores)  # ascending
+    others = np.sort(scores[~own])
     if aim == "recall":
-        # The highest threshold that still finds enough: it lies at a score of the class.
+        # The highest threshold that finds enough; then as low as it goes without a further false alarm.
         ranked = np.sort(scores[own])
-        allowed = int(np.floor((1 - target) * len(ranked) + 1e-9))  # images of the class that may be missed
-        return OperatingPoint(aim, target, _halfway(levels, float(ranked[allowed])), True)
-    others = np.sort(scores[~own])[::-1]
+        missed = int(np.floor((1 - target) * len(ranked) + 1e-9))  # images of the class that may be missed
+        below = others[others < ranked[missed]]
+        found = ranked[missed] if not len(below) else ranked[ranked > below[-1]][0]
+        return OperatingPoint(aim, target, _halfway(scores, float(found)))
+    # The lowest threshold that calls few enough of the others; then as high as it goes without missing more of the class.
     allowed = int(np.floor(target * len(others) + 1e-9))
-    if allowed >= len(others):
-        return OperatingPoint(aim, target, 0.0, True)
-    # Just above the first of the others that may no longer be taken for the class.
-    above = levels[levels > others[allowed]]
-    if not len(above):
-        return OperatingPoint(aim, target, float(np.nextafter(levels[-1], np.inf)), True)
-    return OperatingPoint(aim, target, _halfway(levels, float(above[0])), True)
+    own_scores = np.sort(scores[own])
+    kept = own_scores if allowed >= len(others) else own_scores[own_scores > others[len(others) - 1 - allowed]]
+    if not len(kept):
+        return OperatingPoint(aim, target, float(np.nextafter(scores.max(), np.inf)))
+    return OperatingPoint(aim, target, _halfway(scores, float(kept[0])))
 
 
 def fit_points(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -162,7 +160,7 @@ def good_class(classes: Sequence[str]) -> int | None:
     return named[0] if len(named) == 1 else None
 
 
-def _halfway(levels: np.ndarray, chosen: float) -> float:
+def _halfway(scores: np.ndarray, chosen: float) -> float:
     """Between a score and the next lower one, so that rounding in another engine turns no answer over."""
-    lower = levels[levels < chosen]
-    return chosen if not len(lower) else float((lower[-1] + chosen) / 2)
+    lower = scores[scores < chosen]
+    return chosen if not len(lower) else float((lower.max() + chosen) / 2)
