@@ -6,36 +6,31 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitreous.config.convert import from_dict, read_settings, to_dict
 from vitreous.config.train import TrainConfig, parse_duration
 from vitreous.data import Split
-from vitreous.data.audit.fixes import Fix, read_fixes, write_fixes
+from vitreous.data.audit.fixes import read_fixes
 from vitreous.data.sources.locate import in_words, short_name
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import DataError, RunError, StoppedError, UsageError
+from vitreous.errors import StoppedError, UsageError
 from vitreous.models.build import check_known
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.models.fetch import published
 from vitreous.recipes import resolve
-from vitreous.runs.atomic import remove_leftovers, storage_error, write_json, write_text
+from vitreous.runs.atomic import remove_leftovers, storage_error, write_json
 from vitreous.runs.create import Claim, claim
 from vitreous.runs.folder import (
-    BAD_FILES,
     CHECKPOINTS,
     CONFIG,
-    FIXES,
     HISTORY,
     RUN_JSON,
-    SCHEMA_VERSION,
     SPLITS,
     RunFolder,
     read_facts,
@@ -47,8 +42,9 @@ from vitreous.training.nonfinite import skipped_note
 from vitreous.training.precision import choose_precision
 from vitreous.training.signals import Interrupted, StopFlag, stop_on_signal
 from vitreous.training.team import ALONE, Team
+from vitreous.workflows.continued import check_same_split, cut_history, open_folder, stored_config, stored_form
 from vitreous.workflows.devices import dealt_out, is_to_be_sharded, put_together, say_team, shared_threads, take_seat
-from vitreous.workflows.environment import default_device, require, versions
+from vitreous.workflows.environment import default_device, require
 from vitreous.workflows.finish import finish
 from vitreous.workflows.initial import (
     check_model,
@@ -124,7 +120,7 @@ def train(
                     # The process that held it until now has finished it.
                     return RunFolder.open(place.path, pretrained=True)
                 # Before the threads are set: their number is stored too.
-                config = dealt_out(_stored_config(place.path, config), team)
+                config = dealt_out(stored_config(place.path, config), team)
                 reporter.say("The settings stored with the run are used; flags given now are not.")
             threads = shared_threads(config.threads, team)
             if team.size > 1:
@@ -181,7 +177,7 @@ def _train(
         material = gather(data, sought, reporter, previous, origin, seconds)
     material = replace(material, processes=team.local_size, budget=seconds)
     if place.state == "continue":
-        _check_same_split(place.path, material)
+        check_same_split(place.path, material)
     begun = place.path / RUN_JSON if place.state == "continue" else None
     with team.main_first():
         setup = begin(_set_up(config, material, reporter, begun, team), reporter)
@@ -198,9 +194,9 @@ def _train(
     if team.is_main:
         if place.state == "new":
             place.clear()
-            _open_folder(place.path, name, setup, fixes)
+            open_folder(place.path, name, setup, fixes)
         else:
-            _cut_history(place.path / HISTORY, state.step)
+            cut_history(place.path / HISTORY, state.step)
         opened()
     if config.method == "probe":
         if team.is_main:  # one system of equations, which one process solves
@@ -362,7 +358,7 @@ def _fit(
             )
             setup = replace(setup, config=team.from_main(lambda: config))
             if team.is_main:
-                write_json(path / CONFIG, _stored_form(setup.config))
+                write_json(path / CONFIG, stored_form(setup.config))
         train_until(None)
     put_back()
     if note := skipped_note(state):
@@ -370,72 +366,6 @@ def _fit(
     for note in state.notes:
         reporter.warn(note)
     return setup
-
-
-def _stored_form(config: TrainConfig) -> dict[str, Any]:
-    """What `config.json` holds: the settings without what concerned this one call."""
-    return to_dict(replace(config, out=None, resume=False, overwrite=False))
-
-
-def _open_folder(path: Path, data: str, setup: Setup, fixes: Sequence[Fix] | None) -> None:
-    """Write what a continued run will need, `run.json` last: from now on the folder says that it is unfinished."""
-    (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    write_json(path / CONFIG, _stored_form(setup.config))
-    setup.material.split.write_csv(path / SPLITS)
-    setup.material.scan.write_bad_files(path / BAD_FILES)
-    if fixes is not None:
-        write_fixes(path / FIXES, fixes)
-    write_text(path / HISTORY, "")
-    write_json(
-        path / RUN_JSON,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "status": "training",
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {"source": data, "labelled": setup.material.labelled, "budget": setup.material.budget},
-            **({"teacher": setup.teacher.facts} if setup.teacher else {}),
-            "architecture": setup.start.architecture.to_dict(),
-            "weights": setup.start.weights,
-            "split_sha256": setup.material.split.digest(),
-            "versions": versions(),
-        },
-    )
-
-
-def _stored_config(path: Path, given: TrainConfig) -> TrainConfig:
-    stored = from_dict(TrainConfig, read_settings(path / CONFIG))
-    if (path / FIXES).is_file():
-        stored = replace(stored, fixes=path / FIXES)
-    if given.distill.teacher and stored.distill.teacher:  # it may have moved; whether it is the same is checked later
-        stored = replace(stored, distill=replace(stored.distill, teacher=given.distill.teacher))
-    # Where things lie is not what they are: a run may be continued on another machine, with its data elsewhere.
-    places = {name: value for name in ("val", "test") if (value := getattr(given, name)) is not None}
-    return replace(
-        stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads, **places
-    )
-
-
-def _check_same_split(path: Path, material: Material) -> None:
-    stored = Split.read_csv(path / SPLITS)
-    if stored.digest() != material.split.digest():
-        raise DataError(
-            f"The images or their labels changed since {str(path)!r} was started, so it cannot be continued.",
-            "Restore the data, or start anew without --resume.",
-        )
-
-
-def _cut_history(file: Path, step: int) -> None:
-    """Drop rows written after the state that training continues from."""
-    rows = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    kept = []
-    for row in rows:
-        try:
-            if json.loads(row)["step"] <= step:
-                kept.append(row)
-        except (ValueError, KeyError) as error:
-            if row is not rows[-1]:  # the last line may be half written
-                raise RunError(f"{str(file)!r} is damaged.", "Restore it from a copy.") from error
-    write_text(file, "".join(row + "\n" for row in kept))
 
 
 @contextlib.contextmanager
