@@ -70,7 +70,7 @@ def cifar10(facts: dict[str, Any]) -> list[str]:
 def digits_folds(facts: dict[str, Any]) -> list[str]:
     row = next(iter(facts["seeds"].values()))
     return [
-        f"scikit-learn's digits, five folds, each the test part once; `vitreous train --time {row['budget']}` a fold, from random "
+        f"scikit-learn's digits, five folds, each the test part once; `vitreous train FOLD --time {row['budget']}`, from random "
         "weights, two at a time on a core each, against a support vector machine and nearest neighbours tuned within the other folds "
         f"(`benchmarks/digits_folds.py`; {machine(facts)}); 95 % intervals over all 1,797 images:",
         "",
