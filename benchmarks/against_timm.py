@@ -20,7 +20,6 @@ An interval is that of the mean over the seeds: variance between seeds plus that
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import statistics
@@ -33,6 +32,8 @@ from typing import Any
 
 from cores import Cores
 from record import FOLDER, write
+
+from vitreous.config.train import parse_duration
 
 SETS = ("magnetic_tile", "rsscn7", "chest_xray_nih", "clothing", "document_pages", "cifar10")
 OURS, DEFAULTS, OUR_SIZE = "vitreous", "timm, defaults", "timm, our size"
@@ -148,8 +149,7 @@ def unpacked(data: Path, place: Path) -> Path:
         for number, row in enumerate(parquet.read_table(data / f"{part}.parquet").to_pylist()):
             folder = place / part / row["label_name"]
             folder.mkdir(parents=True, exist_ok=True)
-            content = row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"]
-            (folder / f"{number}.jpg").write_bytes(io.BytesIO(content).getbuffer())
+            (folder / f"{number}.jpg").write_bytes(row["image"])
     return place
 
 
@@ -189,7 +189,7 @@ def study(data: Path, budget: str, seconds: float, seeds: list[int]) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", default="2m", help="minutes, as vitreous takes them")
+    parser.add_argument("--time", default="2m", help="as vitreous takes it")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
@@ -203,12 +203,12 @@ def main() -> None:
         return
     earlier = FOLDER / "against_timm.json"
     sets: dict[str, Any] = json.loads(earlier.read_text(encoding="utf-8"))["sets"] if earlier.is_file() else {}
-    minutes = float(options.time.removesuffix("m"))
+    seconds = parse_duration(options.time)
     for name in options.sets.split(","):
         if not (options.data / name).is_dir():
             print(f"{name}: not in {options.data}, skipped")
             continue
-        found = study(options.data / name, options.time, 60 * minutes, [int(seed) for seed in options.seeds.split(",")])
+        found = study(options.data / name, options.time, seconds, [int(seed) for seed in options.seeds.split(",")])
         sets[name] = {"budget": options.time, **found}
         for side, row in found.items():
             accuracy, balanced = row["mean"]["accuracy"], row["mean"]["balanced_accuracy"]

@@ -9,10 +9,11 @@ import pytest
 from vitreous.config.convert import from_dict, to_dict
 from vitreous.config.facts import DataFacts
 from vitreous.config.train import AugmentConfig, NetConfig, OptimConfig, Preset, TrainConfig
+from vitreous.models.build import default_patch_size
 from vitreous.recipes import AUGMENTATION, guess_preset, resolve
 from vitreous.recipes.auto import ema_decay, resize_for
 from vitreous.recipes.presets import FEW, GENTLE
-from vitreous.recipes.task import Task, may_grow
+from vitreous.recipes.task import Task, may_grow, patch_for
 
 PHOTOS = DataFacts(
     classes=("tulip", "rose", "daisy"),
@@ -445,3 +446,8 @@ def test_the_rate_follows_all_images_of_a_step(name: Any) -> None:
 )
 def test_compact_transformers_learn_with_muon_and_others_with_adamw(model: str, optimiser: str) -> None:
     assert resolve(TrainConfig(model=model, init="scratch"), MANY_SMALL).config.optim.name == optimiser
+
+
+@pytest.mark.parametrize("size", range(4, 260, 4))
+def test_recipes_and_models_agree_on_the_patches_that_fit_a_size(size: int) -> None:
+    assert patch_for(size) == default_patch_size(size)

@@ -37,7 +37,8 @@ def reopened(stored: TrainConfig, changed: Collection[str]) -> TrainConfig:
 
     A new length opens the warm-up's steps and the averaging. A new model opens image size, initial weights, shape, recipe
     and what the recipe chose; a new recipe, method or source of weights the same and the length; a new preset the
-    augmentation and the exposure; a new image size the patches; a new batch or optimiser the learning rate; a new seed the split.
+    augmentation and the exposure; a new image size the patches; a new batch or optimiser the learning rate; a new seed the
+    split.
     """
     changed = set(changed)
     found = stored

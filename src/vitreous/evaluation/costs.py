@@ -14,6 +14,8 @@ from vitreous.errors import UsageError
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import mean
 
+EXAMPLE = "A CSV such as: label,good,bad / good,0,1 / bad,20,0"
+
 
 def read_costs(path: Path, classes: Sequence[str]) -> np.ndarray:
     """Costs (k, k) from a CSV: a row for each true class, a column for each answer, both in any order, names in the first
@@ -48,9 +50,6 @@ def read_costs(path: Path, classes: Sequence[str]) -> np.ndarray:
     return costs
 
 
-EXAMPLE = "A CSV such as: label,good,bad / good,0,1 / bad,20,0"
-
-
 def expected_costs(
     costs: np.ndarray, scores: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: int = 0
 ) -> dict[str, Any]:
@@ -60,7 +59,6 @@ def expected_costs(
     costs: (k, k), row = true class, column = answer. scores: (n, k) calibrated.
     """
     likeliest, cheapest = scores.argmax(axis=1), (scores @ costs).argmin(axis=1)
-
     found: dict[str, Any] = {
         name: mean(costs[labels, answers], grouping, seed).to_dict()
         for name, answers in (("likeliest", likeliest), ("cheapest", cheapest))

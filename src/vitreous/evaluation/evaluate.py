@@ -53,8 +53,8 @@ def evaluate_part(
     """Score a part.
 
     logits: (n, k), n >= 1. labels: int (n,). groups: (n,) names, or None for every image on its own. classes: k names.
-    temperature: what the run divides its logits by. fitted: thresholds to be judged. Raises DataError for an empty part, VitreousError for logits that
-    are not finite.
+    temperature: what the run divides its logits by. fitted: thresholds to be judged. Raises DataError for an empty part,
+    VitreousError for logits that are not finite.
     """
     labels = np.asarray(labels, dtype=np.int64)
     _check(logits, labels, classes)

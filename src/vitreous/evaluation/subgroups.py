@@ -38,11 +38,11 @@ def by_column(
     column: str, values: Sequence[str | None], scores: np.ndarray, labels: np.ndarray, grouping: Grouping
 ) -> Subgroups:
     """values: the column's text for each image, None where it has none. scores: (n, k). labels: int (n,)."""
-    names = _binned(values)
+    names = np.array(_binned(values))
     right = scores.argmax(axis=1) == labels
     rows = []
-    for value in _ordered(set(names)):
-        own = np.array([name == value for name in names])
+    for value in _ordered(set(names.tolist())):
+        own = names == value
         among = grouping.among(own)
         rows.append(
             {
@@ -78,22 +78,23 @@ def _verdict(column: str, worst: dict[str, Any] | None, overall: float) -> str:
 def _binned(values: Sequence[str | None]) -> list[str]:
     """Text as it is; more than `MOST_VALUES` numbers as quarters of their range by rank. Other text of so many values is
     left to itself: each is a subgroup of its own."""
+    names = [MISSING if value is None else value for value in values]
     given = [value for value in values if value is not None]
     if len(set(given)) <= MOST_VALUES:
-        return [MISSING if value is None else value for value in values]
+        return names
     try:
-        numbers = np.array([float(value) for value in given])
+        numbers = [float(value) for value in given]
     except ValueError:
-        return [MISSING if value is None else value for value in values]
+        return names
     edges = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1])
 
-    def quarter(value: str | None) -> str:
-        if value is None:
-            return MISSING
-        place = int(np.clip(np.searchsorted(edges, float(value), side="left") - 1, 0, 3))
+    def quarter(name: str) -> str:
+        if name == MISSING:
+            return name
+        place = int(np.clip(np.searchsorted(edges, float(name), side="left") - 1, 0, 3))
         return f"{edges[place]:g} to {edges[place + 1]:g}"
 
-    return [quarter(value) for value in values]
+    return [quarter(name) for name in names]
 
 
 def _ordered(names: set[str]) -> list[str]:

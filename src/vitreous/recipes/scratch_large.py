@@ -3,8 +3,8 @@
     command    vitreous train DATA --init scratch --recipe scratch-large --model vit_small
     hardware   one GPU or several; not meant for a CPU
     time       not measured: no GPU was at hand
-    expected   not measured for the same reason; published for ImageNet-1k at 224 px and 800 epochs: S 82.2 %, B 84.2 % (ViT-5), S 81.4 %,
-               B 83.8 % (DeiT III)
+    expected   not measured for the same reason; published for ImageNet-1k at 224 px and 800 epochs: S 82.2 %, B 84.2 %
+               (ViT-5), S 81.4 %, B 83.8 % (DeiT III)
 
 DeiT III (Touvron et al. 2022, arXiv:2204.07118, section 3 and table 1) with the rates and stochastic depth of ViT-5
 (arXiv:2602.08071). Where we differ: the low resolution is 192 of 224 px for all sizes and ends in the same run, in place of

@@ -75,7 +75,7 @@ def may_grow(task: Task, model: str, image_size: int, start: float) -> bool:
     if task.patched:
         return False
     named = re.search(r"patch(\d+)", model)
-    patch = int(named[1]) if named else _patch(image_size)
+    patch = int(named[1]) if named else patch_for(image_size)
     return 2 <= round(start * image_size / patch) < image_size // patch
 
 
@@ -131,12 +131,12 @@ def compact_passes(facts: DataFacts, image_size: int) -> float:
 
 def _macs(image_size: int) -> float:
     """Multiply-accumulates of vit_compact's forward pass, from its width of 192, depth of 8 and MLP ratio of 2."""
-    tokens = (image_size / _patch(image_size)) ** 2
+    tokens = (image_size / patch_for(image_size)) ** 2
     return 8 * (8 * 192**2 * tokens + 2 * 192 * tokens**2)
 
 
-def _patch(image_size: int) -> int:
-    """Pixels of the patches that fit an image size where a name settles none."""
+def patch_for(image_size: int) -> int:
+    """Pixels of the patches that fit an image size where a name settles none; a test holds them against the models'."""
     return 16 if image_size > 112 else 8 if image_size > 48 else 4 if image_size > 12 else 2
 
 

@@ -56,8 +56,7 @@ class Strangeness:
 
     def distances(self, features: np.ndarray) -> np.ndarray:
         """features (b, d) -> distance to the nearest class mean (b,)."""
-        points = self.whitened(features)
-        squared = (points**2).sum(1)[:, None] - 2 * points @ self.means.T + (self.means**2).sum(1)
+        squared = squared_distances(self.whitened(features), self.means)
         return np.sqrt(np.maximum(squared.min(axis=1), 0))
 
     def score(self, features: np.ndarray) -> np.ndarray:
@@ -77,6 +76,11 @@ class Strangeness:
     def load(cls, path: Path) -> Strangeness:
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{name: arrays[name] for name in ("means", "whitening", "centre", "reference")})
+
+
+def squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """points (b, r), others (n, r) -> squared Euclidean distances (b, n); a rounding error below 0 at the least."""
+    return (points**2).sum(1)[:, None] - 2 * points @ others.T + (others**2).sum(1)
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

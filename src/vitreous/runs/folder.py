@@ -151,6 +151,11 @@ class RunFolder:
         return self.updated(files={**self.facts.get("files", {}), **recorded}, **changes)
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run folder's history, oldest first."""
+    return [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
+
+
 def read_facts(file: Path) -> dict[str, Any]:
     """The content of a `run.json`, whatever its status. Raises RunError when it is damaged or of a newer schema."""
     try:

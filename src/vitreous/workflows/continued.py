@@ -56,13 +56,17 @@ def stored_config(path: Path, given: TrainConfig) -> TrainConfig:
     stored = from_dict(TrainConfig, read_settings(path / CONFIG))
     if (path / FIXES).is_file():
         stored = replace(stored, fixes=path / FIXES)
-    if given.distill.teacher and stored.distill.teacher:  # it may have moved; whether it is the same is checked later
+    stored = at_new_places(stored, given)
+    return replace(stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads)
+
+
+def at_new_places(stored: TrainConfig, given: TrainConfig) -> TrainConfig:
+    """Stored settings with the parts and the teacher where they lie now. Where things lie is not what they are: a run may be
+    continued on another machine, with its data elsewhere. Whether the teacher is the same is checked later."""
+    if given.distill.teacher and stored.distill.teacher:
         stored = replace(stored, distill=replace(stored.distill, teacher=given.distill.teacher))
-    # Where things lie is not what they are: a run may be continued on another machine, with its data elsewhere.
     places = {name: value for name in ("val", "test") if (value := getattr(given, name)) is not None}
-    return replace(
-        stored, time=None, epochs=None, out=path, resume=True, threads=given.threads or stored.threads, **places
-    )
+    return replace(stored, **places)
 
 
 def check_same_split(path: Path, material: Material) -> None:

@@ -104,27 +104,20 @@ def evaluate(
         found = outputs(loaded, store, progress.update)
     fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
     result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
-    scores, grouping = probabilities(found.logits, run.temperature), Grouping.of(subject.groups, len(labels))
     more: dict[str, Any] = {}
-    if columns:
-        tables = (by_column(name, values, scores, labels, grouping) for name, values in columns.items())
-        more["subgroups"] = {part: {each.column: each.to_dict() for each in tables}}
-    if prices is not None:
-        more["costs"] = {part: expected_costs(prices, scores, labels, grouping)}
+    if columns or prices is not None:
+        scores, grouping = probabilities(found.logits, run.temperature), Grouping.of(subject.groups, len(labels))
+        if columns:
+            tables = {name: by_column(name, values, scores, labels, grouping) for name, values in columns.items()}
+            more["subgroups"] = {part: {name: each.to_dict() for name, each in tables.items()}}
+        if prices is not None:
+            more["costs"] = {part: expected_costs(prices, scores, labels, grouping)}
     if corrupt:
         rows = np.linspace(0, len(store) - 1, min(corrupt, len(store))).round().astype(np.int64)
+        grouping = Grouping.of([subject.groups[row] for row in rows], len(rows))
         with reporter.task("scoring corrupted images", "images") as progress:
-            more["robustness"] = {
-                part: robustness(
-                    loaded,
-                    store,
-                    rows,
-                    labels[rows],
-                    grouping.among(np.isin(np.arange(len(labels)), rows)),
-                    threads=threads,
-                    progress=progress.update,
-                )
-            }
+            worse = robustness(loaded, store, rows, labels[rows], grouping, threads=threads, progress=progress.update)
+        more["robustness"] = {part: worse}
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
     notes = _notes(run, subject.known, len(labels))

@@ -32,7 +32,6 @@ from vitreous.runs.decision import probabilities
 from vitreous.runs.folder import (
     CHECKPOINTS,
     CONFIG,
-    HISTORY,
     METRICS,
     MODEL,
     PREDICTIONS,
@@ -42,6 +41,7 @@ from vitreous.runs.folder import (
     STRANGENESS,
     RunFolder,
     read_facts,
+    read_history,
 )
 from vitreous.training.checkpoint import BEST, TrainState, save_weights
 from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisation
@@ -173,7 +173,7 @@ def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, repo
 
 
 def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
-    rows = _history(path)
+    rows = read_history(path)
     rates = [row["images_per_s"] for row in rows]
     return {
         "train_seconds": round(state.seconds, 2),
@@ -186,10 +186,6 @@ def timing(path: Path, state: TrainState, began: float) -> dict[str, Any]:
     }
 
 
-def _history(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (path / HISTORY).read_text(encoding="utf-8").splitlines()]
-
-
 def _utilised(path: Path, setup: Setup, reporter: Reporter) -> dict[str, Any]:
     """Share of the processor's matrix products that training made use of, where the arithmetic of a step is known.
 
@@ -199,7 +195,7 @@ def _utilised(path: Path, setup: Setup, reporter: Reporter) -> dict[str, Any]:
     config, sizes = setup.config, setup.sizes
     rates = [
         row["images_per_s"]
-        for row in _history(path)
+        for row in read_history(path)
         if sizes is None or sizes.at(row["step"] - 1, config.steps or 1) == sizes.sizes[-1]
     ]
     if not rates or config.method != "full" or setup.teacher or config.net.patch_dropout or config.optim.sam:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,8 +28,8 @@ from vitreous.explanation.draw import display
 from vitreous.inputs import open_image
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.atomic import write_bytes
-from vitreous.runs.decision import probabilities
-from vitreous.runs.folder import CARD, HISTORY, PLOTS, REPORT, RunFolder
+from vitreous.runs.decision import probabilities, squared_distances
+from vitreous.runs.folder import CARD, PLOTS, REPORT, RunFolder, read_history
 from vitreous.workflows.environment import processor
 from vitreous.workflows.reporter import Reporter
 from vitreous.workflows.setup import Setup
@@ -53,7 +52,7 @@ class Usual:
 
     def nearest(self, points: np.ndarray, most: int) -> np.ndarray:
         """int (b, most): for each point (b, r) which images of the data are nearest, the nearest first."""
-        squared = (points**2).sum(1)[:, None] - 2 * points @ self.points.T + (self.points**2).sum(1)
+        squared = squared_distances(points, self.points)
         return self.store.indices[np.argsort(squared, axis=1, kind="stable")[:, :most]]
 
 
@@ -72,8 +71,7 @@ def write_pages(
 
     store: the test images. test: what the model says of them. usual: training images to compare mistakes with.
     """
-    lines = (run.path / HISTORY).read_text(encoding="utf-8").splitlines()
-    pictures = draw_pictures(document, [json.loads(line) for line in lines], "test")
+    pictures = draw_pictures(document, read_history(run.path), "test")
     for name, png in pictures.items():
         write_bytes(run.path / PLOTS / f"{name}.png", png)
     scores = probabilities(test.logits, run.temperature)

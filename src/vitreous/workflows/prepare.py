@@ -236,7 +236,7 @@ def first_spec(
     value_range: what becomes 0 and 1 in images whose type has no range of its own; see `fit_value_range`.
     """
     size = resolved.config.image_size
-    assert size is not None
+    assert size is not None and resolved.config.exposure != "auto"
     bands = len(resolved.config.decode.bands) or facts.channels
     sensor = bands not in (1, 3)  # published statistics are those of red, green and blue
     pretrained = statistics is not None and not sensor
@@ -255,7 +255,7 @@ def first_spec(
         classes=facts.classes,
         decode=resolved.config.decode,
         value_range=value_range,
-        exposure="stored" if resolved.config.exposure == "auto" else resolved.config.exposure,
+        exposure=resolved.config.exposure,
     )
 
 

@@ -28,6 +28,7 @@ from vitreous.evaluation.spread import spread
 from vitreous.runs.atomic import write_json
 from vitreous.runs.create import claim
 from vitreous.runs.folder import METRICS, PREDICTIONS, RunFolder, resume_command
+from vitreous.workflows.continued import at_new_places
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.seat import seat
 from vitreous.workflows.train import train
@@ -65,8 +66,9 @@ def train_all(
     """
     began = time.monotonic() if began is None else began
     config, reporter = config or TrainConfig(), reporter or Silent()
-    if config.resume and config.out is not None and (config.out / REPEATS).is_file():
-        config = _continued(config)
+    before = _before(config)
+    if before:
+        config = _continued(config, before["config"])
     if not config.repeats:
         return Trained(train(data, config, reporter, began=began))
     if seat() is not None:
@@ -77,7 +79,8 @@ def train_all(
     named = str(data) if isinstance(data, str | Path) else None
     folder = _folder(config, "dataset" if named is None else short_name(named), reporter)
     members = list(_members(config))
-    share = _share(folder, config, began, len(members))
+    # That of runs which are continued is the one they began with, so that the later ones do not get more.
+    share = before.get("share") or _share(config, began, len(members))
     head = {"config": _stored(config), "share": share}
     write_json(folder / REPEATS, {"status": "training", **head, "runs": [m.name for m in members]})
     runs: list[RunFolder] = []
@@ -153,32 +156,21 @@ def _settings(config: TrainConfig, member: _Member, folder: Path, share: str | N
     )
 
 
-def _share(folder: Path, config: TrainConfig, began: float, runs: int) -> str | None:
+def _share(config: TrainConfig, began: float, runs: int) -> str | None:
     """What each run may take of the budget: the same for all, since recipe, search for look-alikes and with it folds depend
-    on it. That of runs which are continued is the one they began with, so that the later ones do not get more.
+    on it.
 
     Raises UsageError for a budget that so many runs cannot share.
     """
     if config.time is None:
         return None
-    if config.resume and (stored := _read(folder).get("share")) is not None:
-        return stored
-    whole = parse_duration(config.time)
-    each = (began + whole - time.monotonic()) / runs
+    each = (began + parse_duration(config.time) - time.monotonic()) / runs
     if each < LEAST:
         raise UsageError(
             f"--time {config.time} is for all {runs} runs together, which leaves {max(0.0, each):.1f} s for each.",
             "Give more time, or fewer seeds or folds.",
         )
     return f"{each:.2f}s"
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    """What `repeats.json` holds; nothing where there is none or it cannot be read."""
-    try:
-        return json.loads((folder / REPEATS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _folder(config: TrainConfig, name: str, reporter: Reporter) -> Path:
@@ -200,21 +192,30 @@ def _folder(config: TrainConfig, name: str, reporter: Reporter) -> Path:
     return place.path
 
 
-def _continued(config: TrainConfig) -> TrainConfig:
-    """The settings that the runs in a folder were started with. Raises RunError when they cannot be read."""
-    assert config.out is not None
+def _before(config: TrainConfig) -> Mapping[str, Any]:
+    """What `repeats.json` holds of runs that are continued; nothing where there are none. Raises RunError for a damaged one."""
+    if not config.resume or config.out is None or not (config.out / REPEATS).is_file():
+        return {}
     try:
-        stored = json.loads((config.out / REPEATS).read_text(encoding="utf-8"))["config"]
+        found = json.loads((config.out / REPEATS).read_text(encoding="utf-8"))
+        return {**found, "config": found["config"]}
     except (ValueError, KeyError) as error:
         raise RunError(f"{str(config.out / REPEATS)!r} is damaged.", "Restore it, or start anew elsewhere.") from error
-    # Where things lie is not what they are: the folder may have moved, and its data, teacher and first weights with it.
-    kept = from_dict(TrainConfig, stored)
-    places = {name: value for name in ("val", "test", "threads") if (value := getattr(config, name)) is not None}
-    if kept.init not in ("auto", "scratch") and config.init not in ("auto", "scratch"):
-        places["init"] = config.init
-    if kept.distill.teacher and config.distill.teacher:
-        places["distill"] = replace(kept.distill, teacher=config.distill.teacher)
-    return replace(kept, out=config.out, resume=True, time=config.time or kept.time, **places)
+
+
+def _continued(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
+    """The settings that the runs in a folder were started with, at the places where things lie now: the folder may have
+    moved, and what those of its runs begin with that have not begun."""
+    kept = at_new_places(from_dict(TrainConfig, stored), config)
+    moved = kept.init not in ("auto", "scratch") and config.init not in ("auto", "scratch")
+    return replace(
+        kept,
+        out=config.out,
+        resume=True,
+        init=config.init if moved else kept.init,
+        threads=config.threads or kept.threads,
+        time=config.time or kept.time,
+    )
 
 
 def _stored(config: TrainConfig) -> Mapping[str, Any]:
