@@ -1,11 +1,11 @@
 """What each way of using trained weights reaches, and in what time: fine-tuning, LoRA, the head alone, a probe.
 
-    .venv/bin/python benchmarks/transfer.py [--init runs/benchmarks/cifar10_seed0] [--sets rsscn7,clothing] [--seeds 0,1,2]
+    .venv/bin/python benchmarks/transfer.py [--init runs/benchmarks/cifar10_seed0] [--sets rsscn7,clothing] [--seeds 0,1,2] [--epochs 20]
 
 No published weights are needed: the model to start from is the run that benchmarks/cifar10.py leaves (0.6 M parameters,
 photographs of 32 px), so the accuracies say how the ways compare, not what a large pretrained model reaches. Every
-training runs at its defaults, as a user types it; wall time counts everything, the start of Python included. The data have been
-looked at before, so no time goes into that.
+training sees each image as often as the others, and the way "probe" once; all else is at its defaults, as a user types it. Wall
+time counts everything, the start of Python included. The data have been looked at before, so no time goes into that.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ WAYS = {
 }
 
 
-def run(data: Path, init: str, way: str, seed: int, size: int) -> dict[str, Any]:
+def run(data: Path, init: str, way: str, seed: int, size: int, epochs: int) -> dict[str, Any]:
     """One training as a user starts it."""
     command = [sys.executable, "-m", "vitreous", "train", str(data), "--seed", str(seed), "--image-size", str(size)]
+    command += ["--epochs", str(epochs)]
     command += WAYS[way] if way == "from scratch" else ("--init", init, *WAYS[way])
     command += ["--out", f"runs/benchmarks/transfer/{data.name}", "--overwrite", "--json"]
     begin = time.monotonic()
@@ -52,7 +53,8 @@ def main() -> None:
     parser.add_argument("--init", default="runs/benchmarks/cifar10_seed0")
     parser.add_argument("--sets", default="rsscn7,clothing")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--size", type=int, default=64, help="side in pixels of what the model sees")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--size", type=int, default=32, help="side in pixels of what the model sees")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     options = parser.parse_args()
     if not Path(options.init).is_dir():
@@ -64,10 +66,15 @@ def main() -> None:
             print(f"{name}: not in {options.data}, skipped")
             continue
         ways: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-        sets[name] = {"size": options.size, "ways": ways}
+        sets[name] = {"size": options.size, "epochs": options.epochs, "ways": ways}
         for seed in options.seeds.split(","):
             for way, rows in ways.items():
-                rows.append({"seed": int(seed), **run(options.data / name, options.init, way, int(seed), options.size)})
+                rows.append(
+                    {
+                        "seed": int(seed),
+                        **run(options.data / name, options.init, way, int(seed), options.size, options.epochs),
+                    }
+                )
                 print(f"{name} seed {seed} {way}: {100 * rows[-1]['accuracy']:.1f} %, {rows[-1]['wall_seconds']:.0f} s")
                 write("transfer", {"sets": sets})
         for way, rows in ways.items():

@@ -174,15 +174,17 @@ def test_what_training_does_to_images_is_shown_for_every_class(
 
 def test_parts_that_leak_are_said_with_every_number(make_images: Make, tiny: dict[str, Any], tmp_path: Path) -> None:
     from vitreous.config.convert import from_dict
+    from vitreous.config.study import StudyConfig
     from vitreous.config.train import TrainConfig
-    from vitreous.workflows.compare import compare
+    from vitreous.workflows.study.compare import compare
 
     data = tmp_path / "data"
     make_images(data / "train", 8)
     make_images(data / "test", 4, seed=1)
     shutil.copy(data / "train" / "red" / "plain_02.png", data / "test" / "red" / "again.png")
     config = from_dict(TrainConfig, {**tiny, "out": tmp_path / "runs"})
-    found = compare(data, ["vit_micro", "resnet_micro"], config)
+    quick = StudyConfig(engines=("eager",), batches=(1,), seconds=0.02, curve=False)
+    found = compare(data, ["vit_micro", "resnet_micro"], config, study=quick)
     run = found.runs[0]
     said = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))["notes"]
     said += found.to_dict()["notes"] + vitreous.load(run.path).evaluate(split="test")["notes"]

@@ -107,6 +107,9 @@ class TrainConfig:
     """Share of the images that are not test that becomes the validation part, where none is given; in (0, 0.5]."""
     test_fraction: float = 0.2
     """Share of all images outside a given validation part that becomes the test part, where none is given; in (0, 0.5]."""
+    train_share: float = 1.0
+    """Share of the training part that is used, in (0, 1]: whole groups of every class, a larger share holding every smaller
+    one. Validation and test part stay what they are."""
     k_fold: str | None = None
     """I/K: validate on the I-th of K folds of all that is not test, and train on the others (1/5 to 5/5). K alone trains
     all K, one after the other, and reports mean and spread."""
@@ -198,6 +201,8 @@ class TrainConfig:
         for name in ("val_fraction", "test_fraction"):
             if not 0 < getattr(self, name) <= 0.5:
                 raise UsageError(f"--{name.replace('_', '-')} must lie in (0, 0.5], got {getattr(self, name)}.")
+        if not 0 < self.train_share <= 1:
+            raise UsageError(f"--train-share must lie in (0, 1], got {self.train_share}.")
         if self.k_fold is not None:
             parse_fold(self.k_fold)
             if self.val is not None:

@@ -7,7 +7,7 @@ import html
 import struct
 from collections.abc import Iterable, Sequence
 
-from vitreous.evaluation.plots import SCALE
+from vitreous.evaluation.figure import SCALE
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TINY = 96

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import MIN_GROUPS, Interval, mean, wilson
+from vitreous.evaluation.several import combined_p, seeds_decide, widened
 
 SIGNIFICANCE = 0.05
 MARGIN = 0.01
@@ -32,15 +33,18 @@ class PairResult:
     difference: Interval
     """Accuracy of `a` less accuracy of `b`, in [-1, 1]."""
     only_a: int
-    """Images that only `a` got right."""
+    """Images that only `a` got right; of several seeds all together."""
     only_b: int
     """Images that only `b` got right."""
     mcnemar_p: float
-    """Exact McNemar test: the chance of so uneven a split of the images on which just one is right, were both as good."""
+    """Exact McNemar test: the chance of so uneven a split of the images on which just one is right, were both as good. Of
+    several seeds the tests are combined, see `several.combined_p`."""
     holm_p: float
     """The same, corrected for the number of pairs compared; equal to `mcnemar_p` for a single pair."""
+    seeds: int
+    """Runs of each model."""
     groups: str
-    """What was independent, in words: "360 images" or "1200 images in 34 groups"."""
+    """What was independent, in words: "360 images" or "1200 images in 34 groups and 3 seeds"."""
     margin: float
     """Difference of accuracy that counts as none, stated beforehand."""
     equivalent: bool
@@ -49,7 +53,15 @@ class PairResult:
     more_images: int | None
     """Test images beyond these after which a difference as large as this one would be shown four times in five. None where
     the question is settled, or the models hardly differ on any image."""
+    more_seeds: bool
+    """Whether no number of images would settle it with these seeds, which differ too much among themselves."""
     verdict: str
+
+    @property
+    def settled(self) -> bool:
+        """Whether one of them is shown to be better."""
+        assert self.difference.low is not None and self.difference.high is not None
+        return self.holm_p < SIGNIFICANCE and not self.difference.low <= 0 <= self.difference.high
 
     def to_dict(self) -> dict[str, Any]:
         """The form of `--json`."""
@@ -80,26 +92,30 @@ def compare_pair(
     seed: int = 0,
     margin: float = MARGIN,
 ) -> PairResult:
-    """Two models on the same images. a_correct, b_correct: bool (n,), n >= 1. groups: (n,) names or None. margin: share of
-    the images, in (0, 1)."""
-    assert len(a_correct) == len(b_correct) > 0
-    grouping = Grouping.of(groups, len(a_correct))
-    only_a = int((a_correct & ~b_correct).sum())
-    only_b = int((b_correct & ~a_correct).sum())
-    p_value = mcnemar(only_a, only_b)
-    images = f"{len(a_correct)} images"
+    """Two models on the same images. a_correct, b_correct: bool (n,), n >= 1, or (s, n) for runs with s seeds each, paired
+    in their order. groups: (n,) names or None. margin: share of the images, in (0, 1)."""
+    a_correct, b_correct = np.atleast_2d(a_correct), np.atleast_2d(b_correct)
+    assert a_correct.shape == b_correct.shape and a_correct.size
+    seeds, number = a_correct.shape
+    grouping = Grouping.of(groups, number)
+    only_a, only_b = (a_correct & ~b_correct).sum(axis=1), (b_correct & ~a_correct).sum(axis=1)
+    p_value = combined_p([mcnemar(int(a), int(b)) for a, b in zip(only_a, only_b, strict=True)])
+    images = f"{number} images"
+    gains = a_correct.astype(np.float64) - b_correct
     unjudged = PairResult(
         a=names[0],
         b=names[1],
-        difference=_difference(a_correct, b_correct, grouping, seed),
-        only_a=only_a,
-        only_b=only_b,
+        difference=widened(_difference(gains.mean(axis=0), grouping, seed), gains, grouping),
+        only_a=int(only_a.sum()),
+        only_b=int(only_b.sum()),
         mcnemar_p=p_value,
         holm_p=p_value,
-        groups=f"{images} in {grouping}" if grouping.named else images,
+        groups=(f"{images} in {grouping}" if grouping.named else images) + (f" and {seeds} seeds" if seeds > 1 else ""),
+        seeds=seeds,
         margin=margin,
         equivalent=False,
-        more_images=_more_images(a_correct.astype(np.float64) - b_correct, grouping),
+        more_images=None if seeds_decide(gains) else _more_images(gains.mean(axis=0), grouping),
+        more_seeds=seeds_decide(gains),
         verdict="",
     )
     return _judged(unjudged)
@@ -120,10 +136,9 @@ def compare_all(
     return [_judged(pair) for pair in corrected]
 
 
-def _difference(a_correct: np.ndarray, b_correct: np.ndarray, grouping: Grouping, seed: int) -> Interval:
-    """Paired bootstrap by group. Where no resample could differ (models never disagree, few groups), the widest
+def _difference(gain: np.ndarray, grouping: Grouping, seed: int) -> Interval:
+    """Paired bootstrap by group. gain: (n,) in [-1, 1]. Where no resample could differ (models never disagree, few groups), the widest
     difference that Wilson's bound on the share of disagreement leaves open."""
-    gain = a_correct.astype(np.float64) - b_correct
     value = float(gain.mean())
     if grouping.count >= MIN_GROUPS and np.ptp(gain):
         return mean(gain, grouping, seed)
@@ -135,7 +150,7 @@ def _difference(a_correct: np.ndarray, b_correct: np.ndarray, grouping: Grouping
 
 
 def _more_images(gain: np.ndarray, grouping: Grouping) -> int | None:
-    """How many more images would show this difference, if it is real. gain: (n,), 1, 0 or -1.
+    """How many more images would show this difference, if it is real. gain: (n,) in [-1, 1].
 
     The usual size of a paired comparison (Connor 1987, Biometrics 43:207), times what groups cost in independence.
     """
@@ -157,7 +172,12 @@ def _judged(pair: PairResult) -> PairResult:
     """
     low, high = pair.difference.low, pair.difference.high
     assert low is not None and high is not None
-    if pair.holm_p >= SIGNIFICANCE and not low <= 0 <= high:
+    if pair.holm_p >= SIGNIFICANCE and not low <= 0 <= high and pair.seeds > 1:
+        # The tests of the single seeds have no one interval to widen it to.
+        method = f"{pair.difference.method}, widened to 0, which the exact tests leave open"
+        low, high = min(low, 0.0), max(high, 0.0)
+        pair = replace(pair, difference=replace(pair.difference, low=low, high=high, method=method))
+    elif pair.holm_p >= SIGNIFICANCE and not low <= 0 <= high:
         discordant = pair.only_a + pair.only_b
         level = 1 - SIGNIFICANCE * pair.mcnemar_p / pair.holm_p
         won = binomtest(pair.only_a, discordant).proportion_ci(level, "exact")
@@ -167,22 +187,24 @@ def _judged(pair: PairResult) -> PairResult:
         pair = replace(pair, difference=wide)
         low, high = wide.low, wide.high
         assert low is not None and high is not None
-    settled = pair.holm_p < SIGNIFICANCE and not low <= 0 <= high
     equivalent = max(-low, high) <= pair.margin
-    more = None if settled or equivalent else pair.more_images
-    pair = replace(pair, equivalent=equivalent, more_images=more)
+    more = None if pair.settled or equivalent else pair.more_images
+    seeds = pair.more_seeds and not pair.settled and not equivalent
+    pair = replace(pair, equivalent=equivalent, more_images=more, more_seeds=seeds)
     return replace(pair, verdict=_verdict(pair))
 
 
 def _verdict(pair: PairResult) -> str:
     low, high = pair.difference.low, pair.difference.high
     assert pair.difference.value is not None and low is not None and high is not None
-    if pair.holm_p >= SIGNIFICANCE or low <= 0 <= high:
+    if not pair.settled:
         largest = f"{100 * max(-low, high):.1f} points"
         if pair.equivalent:
             return f"as good as each other: {pair.groups} leave no difference larger than {largest} open"
-        found = f"no difference that {pair.groups} could show, and none larger than {largest} to be claimed"
-        return f"{found}; about {_rounded(pair.more_images)} more would settle it" if pair.more_images else found
+        found = f"no difference that {pair.groups} could show, and none larger than {largest} can be claimed"
+        if pair.more_seeds:
+            return f"{found}; the seeds differ too much among themselves, so more of them come before more images"
+        return f"{found}; about {_rounded(pair.more_images)} more images would settle it" if pair.more_images else found
     better = pair.a if low > 0 else pair.b
     points = [abs(100 * bound) for bound in (pair.difference.value, low, high)]
     return f"{better} is better by {points[0]:.1f} points ({min(points[1:]):.1f} to {max(points[1:]):.1f})"

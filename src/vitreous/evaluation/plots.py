@@ -1,40 +1,32 @@
-"""Figures of an evaluation as PNG bytes, in one style on white; a dark page inverts them with a CSS filter.
-
-Built on matplotlib's Figure objects, never on pyplot, so nothing global changes and threads do not meet. Class names are
-shown as written: `$` starts no formula.
-"""
+"""Figures of an evaluation as PNG bytes, in the style of `figure`."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-SCALE = 2
-"""Device pixels in a pixel of the page."""
-PIXELS_PER_INCH = 100
+from vitreous.evaluation.figure import (
+    ACCENT,
+    GRID,
+    INK,
+    MUTED,
+    PAPER,
+    PIXELS_PER_INCH,
+    SECOND,
+    new_figure,
+    png,
+    shorten,
+    single_axes,
+    style,
+)  # fmt: skip
+
 MOST_CLASSES = 50
 """Larger confusion matrices and recall charts show the classes with most mistakes."""
-LONGEST_NAME = 26
-
-
-PAPER = "#ffffff"
-INK = "#22262b"
-MUTED = "#6a7078"
-GRID = "#e4e6e9"
-ACCENT = "#2b6591"
-"""What is right, what is after, what is validation."""
-SECOND = "#c25a3c"
-"""What is wrong, what is before, what is training."""
 
 
 def draw_pictures(document: Mapping[str, Any], history: Sequence[Mapping[str, Any]], part: str) -> dict[str, bytes]:
@@ -56,13 +48,13 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """Rows are labels, columns predictions. Right answers in one colour, mistakes in the other, by share of the row."""
     counts = np.asarray(matrix)
     kept = _most_mistaken(counts)
-    counts, names = counts[np.ix_(kept, kept)], [_shorten(classes[int(index)]) for index in kept]
+    counts, names = counts[np.ix_(kept, kept)], [shorten(classes[int(index)]) for index in kept]
     size = len(kept)
     shares = counts / np.maximum(np.asarray(matrix)[kept].sum(axis=1, keepdims=True), 1)
     cell = float(np.clip(5.2 / size, 0.155, 0.62 if size > 4 else 0.95))
     margin = 0.075 * max(map(len, names)) + 0.5
-    figure = _figure(cell * size + margin, cell * size + margin)
-    axes = _axes(figure, grid=False)
+    figure = new_figure(cell * size + margin, cell * size + margin)
+    axes = single_axes(figure, grid=False)
     axes.imshow(_tint(shares), aspect="equal", interpolation="nearest")
     font = 8 if cell > 0.3 else 7 if cell > 0.2 else 6
     upright = cell * PIXELS_PER_INCH < 6.2 * max(map(len, names))
@@ -80,16 +72,16 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
             strong = shares[row, column] > 0.45
             colour = PAPER if strong else INK
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=font)
-    return _png(figure)
+    return png(figure)
 
 
 def reliability(calibration: Mapping[str, Any]) -> bytes:
     """Share that is right against score, in bins, before and after temperature scaling; below, how many images."""
-    figure = _figure(7.2, 3.9)
+    figure = new_figure(7.2, 3.9)
     grid = figure.subplots(2, 2, height_ratios=[4, 1], sharex=True, sharey="row")
     for column, (when, colour) in enumerate((("before", SECOND), ("after", ACCENT))):
         bins = [found for found in calibration[f"bins_{when}"] if found["count"]]
-        top, bottom = _style(grid[0, column]), _style(grid[1, column], grid=False)
+        top, bottom = style(grid[0, column]), style(grid[1, column], grid=False)
         confidence = [found["confidence"] for found in bins]
         accuracy = [found["accuracy"] for found in bins]
         total = sum(found["count"] for found in bins)
@@ -113,14 +105,14 @@ def reliability(calibration: Mapping[str, Any]) -> bytes:
         top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     grid[0, 0].set_ylabel("share that is right")
     grid[1, 0].set_ylabel("images")
-    return _png(figure)
+    return png(figure)
 
 
 def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss, validation accuracy and learning rate by step. history: rows of `history.jsonl`; any key but `step` may be
     absent from a row."""
-    figure = _figure(7.2, 2.5)
-    loss, accuracy, rate = (_style(axes) for axes in figure.subplots(1, 3))
+    figure = new_figure(7.2, 2.5)
+    loss, accuracy, rate = (style(axes) for axes in figure.subplots(1, 3))
     _line(loss, history, "loss", SECOND, "training")
     _line(loss, history, "val_loss", ACCENT, "validation")
     _line(accuracy, history, "val_accuracy", ACCENT, "validation")
@@ -134,13 +126,13 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_title(title, loc="left", fontsize=8.5, color=INK)
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    return _png(figure)
+    return png(figure)
 
 
 def coverage_risk(curve: Mapping[str, Sequence[float]], threshold: float | None = None) -> bytes:
     """Error rate among answered images against the share answered; a dot where the run's threshold lies."""
-    figure = _figure(5.2, 2.9)
-    axes = _axes(figure)
+    figure = new_figure(5.2, 2.9)
+    axes = single_axes(figure)
     coverage, risk = np.asarray(curve["coverage"]), np.asarray(curve["risk"])
     axes.plot(coverage, risk, color=ACCENT, linewidth=1.6)
     axes.fill_between(coverage, risk, color=ACCENT, alpha=0.12, linewidth=0)
@@ -162,28 +154,28 @@ def coverage_risk(curve: Mapping[str, Sequence[float]], threshold: float | None 
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("share of images answered")
     axes.set_ylabel("error rate among them")
-    return _png(figure)
+    return png(figure)
 
 
 def class_recall(per_class: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Recall of each class with its interval, the best on top. Classes without images are left out."""
     rows = [(name, facts["recall_interval"]) for name, facts in per_class.items() if facts["recall_interval"]]
     rows = sorted(rows, key=lambda row: row[1]["value"])[:MOST_CLASSES]
-    figure = _figure(7.2, 0.75 + 0.21 * max(len(rows), 3))
-    axes = _axes(figure)
+    figure = new_figure(7.2, 0.75 + 0.21 * max(len(rows), 3))
+    axes = single_axes(figure)
     places = np.arange(len(rows))
     axes.hlines(
         places, [found["low"] for _, found in rows], [found["high"] for _, found in rows], color=ACCENT,
         linewidth=2.2, alpha=0.4,
     )  # fmt: skip
     axes.scatter([found["value"] for _, found in rows], places, s=24, color=ACCENT, linewidths=0, zorder=3)
-    axes.set_yticks(places, [_shorten(name) for name, _ in rows], fontsize=8, parse_math=False)
+    axes.set_yticks(places, [shorten(name) for name, _ in rows], fontsize=8, parse_math=False)
     axes.set_ylim(-0.8, len(rows) - 0.2)
     axes.set_xlim(max(0.0, min((found["low"] for _, found in rows), default=0.0) - 0.05), 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("recall, with 95 % interval")
-    return _png(figure)
+    return png(figure)
 
 
 def _most_mistaken(counts: np.ndarray) -> np.ndarray:
@@ -206,45 +198,3 @@ def _line(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, colour: st
     if points:
         marker = "o" if len(points) <= 30 else None
         axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.4, label=label, marker=marker, markersize=2.8)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """width, height: in hundreds of page pixels."""
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH * SCALE, layout=layout, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _axes(figure: Figure, grid: bool = True) -> Axes:
-    return _style(figure.subplots(), grid)
-
-
-def _style(axes: Axes, grid: bool = True) -> Axes:
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8, length=3, width=0.6)
-    for text in (axes.xaxis.label, axes.yaxis.label):
-        text.set_color(MUTED)
-        text.set_fontsize(8.5)
-    if grid:
-        axes.grid(color=GRID, linewidth=0.7)
-        axes.set_axisbelow(True)
-    return axes
-
-
-def _shorten(name: str) -> str:
-    """A long name keeps its beginning and its end, where names tend to differ."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[: LONGEST_NAME - 9]}…{name[-8:]}"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A class name in a script that the bundled font lacks is drawn as boxes; no reason to stop.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()

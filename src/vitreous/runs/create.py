@@ -72,9 +72,9 @@ def claim(out: Path | None, name: str, *, resume: bool = False, overwrite: bool 
     path = out if out is not None else default_place(name)
     if path.exists() and not path.is_dir():
         raise UsageError(f"--out {str(path)!r} is a file.", "Name a folder.")
-    occupied = path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+    occupied = is_occupied(path)
     if resume and occupied:
-        if not _is_run(path):
+        if not is_run(path):
             raise UsageError(f"{str(path)!r} is not a run folder, so it cannot be continued.", "Check --out.")
         facts = read_facts(path / RUN_JSON) if (path / RUN_JSON).is_file() else {}
         if facts.get("status") == "complete":
@@ -82,7 +82,7 @@ def claim(out: Path | None, name: str, *, resume: bool = False, overwrite: bool 
         if (path / CONFIG).is_file() and facts:
             return Claim(path, "continue", f"Continuing {path}.")
         return Claim(path, "new", f"{path} stopped before its first step; starting it again.")
-    if overwrite and occupied and not _is_run(path):
+    if overwrite and occupied and not is_run(path):
         raise UsageError(f"{str(path)!r} is not a run folder, so --overwrite leaves it alone.", "Choose another --out.")
     above = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -113,7 +113,13 @@ def _numbered(path: Path) -> Path:
             return candidate
 
 
-def _is_run(path: Path) -> bool:
+def is_occupied(path: Path) -> bool:
+    """Whether a folder holds anything but the lock of runs."""
+    return path.is_dir() and any(entry.name != LOCK for entry in path.iterdir())
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder looks like a run, finished or not."""
     return (path / RUN_JSON).is_file() or (path / CHECKPOINTS).is_dir()
 
 

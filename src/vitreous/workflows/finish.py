@@ -246,7 +246,7 @@ def facts_of_training(path: Path, state: TrainState, setup: Setup, data: str) ->
         "data": {
             "source": data,
             "kind": setup.material.source.kind,
-            "counts": {part: len(split.indices(part)) for part in ("train", "val", "test")},
+            "counts": {part: len(setup.material.rows(part)) for part in ("train", "val", "test")},
             "fingerprint": split.digest(),
             "set_aside": len(split.set_aside),
             "bad_files": len(setup.material.scan.bad),

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,73 +128,97 @@ def time_engines(
     bare: Bare, names: Sequence[str], batches: Sequence[int], seconds: float, reporter: Reporter
 ) -> Latencies:
     """Time each engine at each batch size for about so many seconds, on all cores that this process may use."""
-    found: list[Latency] = []
-    skipped: list[dict[str, str]] = []
+    return time_models({"": bare}, names, batches, seconds, reporter)[""]
+
+
+def time_models(
+    bares: Mapping[str, Bare], names: Sequence[str], batches: Sequence[int], seconds: float, reporter: Reporter
+) -> dict[str, Latencies]:
+    """The same for several models, whose engines all take turns."""
+    found: dict[str, list[Latency]] = {model: [] for model in bares}
+    skipped: dict[str, list[dict[str, str]]] = {model: [] for model in bares}
     with tempfile.TemporaryDirectory(prefix="vitreous-profile-") as folder, all_cores():
-        ready: dict[str, Engine] = {}
-        for name in names:
-            if name == "onnxruntime" and bare.exported is None:
-                reporter.say("exporting to a temporary file for onnxruntime")
-            try:
-                if bare.device != "cpu" and name != "eager":
-                    raise UsageError(f"it runs on the CPU, and the model is on {bare.device}")
-                ready[name] = ENGINES[name](bare, Path(folder))
-            except RunError:
-                raise
-            except Exception as error:  # exporters and runtimes raise their own unexported types
-                reason = str(error) if isinstance(error, VitreousError) else f"{type(error).__name__}: {error}"
-                skipped.append({"engine": name, "reason": reason.split("\n")[0][:300]})
-                reporter.warn(f"{name} is left out: {skipped[-1]['reason']}")
+        ready: dict[tuple[str, str], Engine] = {}
+        for number, (model, bare) in enumerate(bares.items()):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            for name in names:
+                made = _made(model, name, bare, place, reporter)
+                if isinstance(made, str):
+                    skipped[model].append({"engine": name, "reason": made})
+                else:
+                    ready[model, name] = made
         with reporter.task("timing", "batch sizes") as progress:
             for done, size in enumerate(batches):
                 progress.update(done, len(batches))
-                found += _race(bare, ready, size, seconds)
+                for model, row in _race(bares, ready, size, seconds):
+                    found[model].append(row)
                 progress.update(done + 1, len(batches))
         ready.clear()  # Windows removes no folder that holds an open file
-    return Latencies(found, skipped)
+    return {model: Latencies(found[model], skipped[model]) for model in bares}
 
 
-def _race(bare: Bare, engines: dict[str, Engine], size: int, seconds: float) -> list[Latency]:
+def _made(model: str, name: str, bare: Bare, workspace: Path, reporter: Reporter) -> Engine | str:
+    """An engine, or why there is none."""
+    of = f" of {model}" if model else ""
+    if name == "onnxruntime" and bare.exported is None:
+        reporter.say(f"exporting{' ' * bool(model)}{model} to a temporary file for onnxruntime")
+    try:
+        if bare.device != "cpu" and name != "eager":
+            raise UsageError(f"it runs on the CPU, and the model is on {bare.device}")
+        return ENGINES[name](bare, workspace)
+    except RunError:
+        raise
+    except Exception as error:  # exporters and runtimes raise their own unexported types
+        reason = str(error) if isinstance(error, VitreousError) else f"{type(error).__name__}: {error}"
+        reason = reason.split("\n")[0][:300]
+        reporter.warn(f"{name}{of} is left out: {reason}")
+        return reason
+
+
+def _race(
+    bares: Mapping[str, Bare], engines: Mapping[tuple[str, str], Engine], size: int, seconds: float
+) -> Iterator[tuple[str, Latency]]:
     """Engines take turns, so that whatever else the machine does meets all alike."""
     if not engines:
-        return []
-    batch = np.random.default_rng(0).standard_normal((size, *bare.spec.shape), np.float32)
+        return
+    rng = np.random.default_rng(0)
+    images = {model: rng.standard_normal((size, *bare.spec.shape), np.float32) for model, bare in bares.items()}
     answers = {}
-    for name, engine in engines.items():
+    for key, engine in engines.items():
         begin = time.perf_counter()
         for _ in range(WARM_UP):
-            answers[name] = engine.predict(batch)
+            answers[key] = engine.predict(images[key[0]])
             if time.perf_counter() - begin > seconds:
                 break
-    times: dict[str, list[float]] = {name: [] for name in engines}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
     end = time.perf_counter() + seconds * len(engines)
     while min(map(len, times.values())) < FEWEST_RUNS or time.perf_counter() < end:
-        for name, engine in engines.items():
+        for key, engine in engines.items():
             begin = time.perf_counter()
-            engine.predict(batch)
-            times[name].append(time.perf_counter() - begin)
-    found = []
-    for name, taken in times.items():
+            engine.predict(images[key[0]])
+            times[key].append(time.perf_counter() - begin)
+    for (model, name), taken in times.items():
         middle, late = np.percentile(taken, (50, 95))
-        found.append(
+        yield (
+            model,
             Latency(
                 engine=name,
-                device=bare.device if name == "eager" else "cpu",
+                device=bares[model].device if name == "eager" else "cpu",
                 batch=size,
                 p50_ms=round(1000 * float(middle), 3),
                 p95_ms=round(1000 * float(late), 3),
                 images_per_s=round(size / float(middle), 2),
                 runs=len(taken),
-                difference=_difference(answers, name),
-            )
+                difference=_difference(answers.get((model, "eager")), answers[model, name]),
+            ),
         )
-    return found
 
 
-def _difference(answers: dict[str, Outputs], name: str) -> float | None:
-    if "eager" not in answers:
+def _difference(eager: Outputs | None, answer: Outputs) -> float | None:
+    if eager is None:
         return None
-    found = distance(answers[name], answers["eager"])
+    found = distance(answer, eager)
     return found if math.isfinite(found) else None  # of an overflow nothing can be said, and JSON has no word for it
 
 

@@ -137,11 +137,11 @@ def _data(run: RunFolder, setup: Setup) -> report.DataSummary:
     split, scan = setup.material.split, setup.material.scan
     classes = setup.spec.classes
     counts = {
-        part: dict.fromkeys(classes, 0) | Counter(split.labels[row] for row in split.indices(part))
+        part: dict.fromkeys(classes, 0) | Counter(split.labels[row] for row in setup.material.rows(part))
         for part in ("train", "val", "test")
     }
     grouped = len(set(split.groups)) < len(set(split.hashes))
-    groups = {part: len({split.groups[row] for row in split.indices(part)}) for part in counts} if grouped else {}
+    groups = {part: len({split.groups[row] for row in setup.material.rows(part)}) for part in counts} if grouped else {}
     widths, heights = zip(*scan.sizes, strict=True)
     if len(set(scan.sizes)) == 1:
         sizes = f"all {widths[0]} × {heights[0]} pixels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from vitreous.config.input import InputSpec
 from vitreous.config.train import TrainConfig, parse_duration, parse_fold
 from vitreous.data import PixelStore, Scan, Split, make_split
 from vitreous.data.sources.locked import LockedSource
+from vitreous.data.splitting.share import share_of_training
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import DataError, GateError, UsageError
 from vitreous.evaluation.words import counted
@@ -40,8 +42,10 @@ class Material:
     """Aligned with the samples of `source`."""
     labels: np.ndarray
     """Class numbers (n,), aligned likewise."""
+    trained: np.ndarray
+    """int64 positions of the training images that are used."""
     shards: tuple[int, ...]
-    """Training images in each shard, in their order; empty for data that do not come in shards."""
+    """Of them in each shard, in their order; empty for data that do not come in shards."""
     processes: int = 1
     """That read the same images on this machine."""
     budget: float | None = None
@@ -84,7 +88,7 @@ class Material:
         return bool(self.source.classes)
 
     def rows(self, part: str, most: int | None = None) -> np.ndarray:
-        rows = self.split.indices(part)
+        rows = self.trained if part == "train" else self.split.indices(part)
         if most is not None and len(rows) > most:
             rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
         return rows
@@ -141,9 +145,36 @@ def gather(
         a, b = split.conflicts[0]
         reporter.warn(f"{len(split.conflicts):,} pairs show the same pixels under two labels; the first: {a} and {b}.")
     source = LockedSource(found.source, split.indices("test"))
-    shards = found.source.select(split.indices("train").tolist()).shards
     labels = np.zeros(len(split.paths), np.int64) if config.pretrains else found.labels
-    return Material(source, found.scan, split, labels, shards)
+    if not config.pretrains:
+        _check_parts(split, labels, found.source.classes)
+    return shared(Material(source, found.scan, split, labels, split.indices("train"), ()), config, reporter)
+
+
+def shared(material: Material, config: TrainConfig, reporter: Reporter) -> Material:
+    """With the share of the training part that is asked for."""
+    split, trained = material.split, material.split.indices("train")
+    if config.train_share < 1:
+        seed = config.seed if config.split_seed is None else config.split_seed
+        trained = share_of_training(split, config.train_share, seed)
+        whole = len(split.indices("train"))
+        reporter.say(f"{len(trained):,} of {whole:,} training images are used (--train-share {config.train_share:g})")
+    shards = material.source.select(trained.tolist()).shards
+    return replace(material, trained=trained, shards=shards)
+
+
+def _check_parts(split: Split, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise DataError for a part that shows one class only: nothing is learned from it, and no number from it means anything."""
+    for part in ("train", "val", "test"):
+        shown = np.unique(labels[split.indices(part)])
+        if len(shown) == 1:
+            raise DataError(
+                f"The {part} part shows one class only, {classes[shown[0]]!r}, of {len(classes)}: what a model makes of the others "
+                "cannot be seen in it.",
+                f"Add images of other classes, or groups that hold them; or name another {part} part."
+                if part == "train"
+                else f"Name another with --{part} PATH, give it a larger share (--{part}-fraction), or add images of other classes.",
+            )
 
 
 def _tell_of(previous: Split, origin: str, found: Inspection, reporter: Reporter) -> None:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from vitreous.evaluation.plots import ACCENT, GRID, INK, MUTED, PAPER, PIXELS_PER_INCH, SCALE, SECOND
+from vitreous.evaluation.figure import ACCENT, INK, MUTED, SECOND, new_figure, png, style
 
 
 def curve_picture(name: str, curve: Sequence[Mapping[str, Any]]) -> bytes:
     """Left: multiply-accumulates, attention's quadratic part apart from the rest. Right: activation memory of one image."""
-    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure(figsize=(7.2, 2.9), dpi=PIXELS_PER_INCH * SCALE, layout=layout, facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    left, right = (_style(axes) for axes in figure.subplots(1, 2))
+    figure = new_figure(7.2, 2.9)
+    left, right = (style(axes) for axes in figure.subplots(1, 2))
     sizes = [point["image_size"] for point in curve]
     total = [point["macs"] / 1e9 for point in curve]
     if curve[0]["attention_macs"] is None:
@@ -44,9 +38,7 @@ def curve_picture(name: str, curve: Sequence[Mapping[str, Any]]) -> bytes:
         axes.set_xlabel("image size, pixels")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     left.set_ylim(bottom=0)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _line(
@@ -54,15 +46,3 @@ def _line(
 ) -> None:
     style = (0, (4, 3)) if dashed else "-"
     axes.plot(sizes, values, color=colour, linewidth=1.4, linestyle=style, marker="o", markersize=2.8, label=label)
-
-
-def _style(axes: Axes) -> Axes:
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
-    axes.tick_params(which="both", colors=MUTED, labelcolor=INK, labelsize=8, length=3, width=0.6)
-    axes.xaxis.label.set_color(MUTED)
-    axes.xaxis.label.set_fontsize(8.5)
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    return axes

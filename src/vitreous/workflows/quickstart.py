@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vitreous.config.study import StudyConfig
 from vitreous.config.train import TrainConfig
 from vitreous.data import Split, load_source
 from vitreous.engines.select import engine_for
@@ -25,9 +26,9 @@ from vitreous.runs.atomic import write_bytes
 from vitreous.runs.folder import REPORT, SPLITS, RunFolder
 from vitreous.serving.predictor import Predictor
 from vitreous.serving.run import BackgroundServer, require_server
-from vitreous.workflows.compare import Comparison, compare
 from vitreous.workflows.environment import require
 from vitreous.workflows.reporter import Reporter, Silent
+from vitreous.workflows.study.compare import Comparison, compare
 from vitreous.workflows.summary import comparison_table
 
 VIT, CNN = "vit_micro", "resnet_micro"
@@ -67,7 +68,8 @@ def quickstart(
     config = TrainConfig(
         out=out or Path("runs/quickstart"), epochs=EPOCHS, seed=seed, overwrite=overwrite, init="scratch"
     )
-    comparison = compare("digits", (VIT, CNN), config, reporter)
+    quick = StudyConfig(engines=("eager",), batches=(1,), seconds=0.2, curve=False)
+    comparison = compare("digits", (VIT, CNN), config, reporter, quick)
     run = comparison.runs[0]
     reporter.say("--- heat maps, export, server")
     heat_maps, picture = _explain(run, reporter)

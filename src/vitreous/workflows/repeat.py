@@ -114,10 +114,13 @@ def summarise(folder: Path, members: Sequence[_Member], runs: Sequence[RunFolder
         for member, run, document in zip(members, runs, documents, strict=True)
     ]
     found: dict[str, Any] = {"runs": entries}
+    folds = len({member.fold for member in members})
     for part in documents[0]["per_class"]:
         values = {name: [entry[part].get(name) for entry in entries] for name in documents[0][part]}
-        found[part] = {name: spread(numbers).to_dict() for name, numbers in values.items()}
-    if len({member.fold for member in members}) > 1:
+        # Folds are judged on what the others learn from; the test part nobody learns from.
+        overlap = 1 / (folds - 1) if part == "val" and folds > 1 else 0.0
+        found[part] = {name: spread(numbers, overlap).to_dict() for name, numbers in values.items()}
+    if folds > 1:
         found["pooled"] = {"accuracy": _pooled(runs)}
     best = max(range(len(runs)), key=lambda index: entries[index]["val"]["balanced_accuracy"] or 0.0)
     found["best"] = str(runs[best].path)

@@ -46,3 +46,24 @@ class Silent:
 
     def task(self, name: str, unit: str) -> AbstractContextManager[Progress]:
         return nullcontext(_NoProgress())
+
+
+class Once:
+    """Passes on each sentence the first time only, for several runs that say the same of their data."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self._told: set[str] = set()
+
+    def say(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.reporter.say(text)
+
+    def warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.reporter.warn(text)
+
+    def task(self, name: str, unit: str) -> AbstractContextManager[Progress]:
+        return self.reporter.task(name, unit)

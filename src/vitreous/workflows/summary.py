@@ -155,20 +155,25 @@ def _spread(name: str, found: Mapping[str, Any]) -> str:
 
 
 def comparison_table(models: Sequence[Mapping[str, Any]]) -> str:
-    """Accuracy and cost of the models of a comparison."""
-    rows = [["model", "test accuracy (95 % interval)", "parameters", "MACs", "training", "one image"]]
-    rows += [
-        [
-            entry["name"],
-            number("accuracy", entry["accuracy"]),
-            f"{entry['parameters'] / 1e6:.2f} M",
-            f"{entry['macs'] / 1e6:,.1f} M",
-            f"{entry['train_seconds']:.0f} s",
-            f"{entry['latency_ms']:.2f} ms",
-        ]
-        for entry in models
-    ]
-    return aligned(rows)
+    """Accuracy and cost of the models of a comparison; one that failed says why."""
+    rows = [["model", "test accuracy (95 % interval)", "parameters", "MACs", "training", "memory", "one image"]]
+    failed = []
+    for entry in models:
+        if entry["accuracy"]["value"] is None:
+            failed.append(f"{entry['name']} {entry['accuracy']['method']}")
+            continue
+        rows.append(
+            [
+                entry["name"],
+                number("accuracy", entry["accuracy"]),
+                f"{entry['parameters'] / 1e6:.2f} M",
+                f"{entry['macs'] / 1e6:,.1f} M",
+                f"{entry['train_seconds']:.0f} s",
+                f"{entry['memory']['training_bytes'] / 1e6:,.0f} MB",
+                f"{entry['latency_ms']:.2f} ms",
+            ]
+        )
+    return "\n".join([aligned(rows), *failed])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -22,8 +22,6 @@ from vitreous.engines.onnxruntime import available_cores
 from vitreous.errors import StoppedError, UsageError
 from vitreous.models.build import check_known
 from vitreous.models.cost import count_macs, count_parameters
-from vitreous.models.fetch import published
-from vitreous.recipes import resolve
 from vitreous.runs.atomic import remove_leftovers, storage_error, write_json
 from vitreous.runs.create import Claim, claim
 from vitreous.runs.folder import (
@@ -36,7 +34,7 @@ from vitreous.runs.folder import (
     read_facts,
     resume_command,
 )
-from vitreous.training.checkpoint import TrainState, is_restorable, restore_newest
+from vitreous.training.checkpoint import TrainState, restore_newest
 from vitreous.training.loop import fit
 from vitreous.training.nonfinite import skipped_note
 from vitreous.training.precision import choose_precision
@@ -46,24 +44,17 @@ from vitreous.workflows.continued import check_same_split, cut_history, open_fol
 from vitreous.workflows.devices import dealt_out, is_to_be_sharded, put_together, say_team, shared_threads, take_seat
 from vitreous.workflows.environment import default_device, require
 from vitreous.workflows.finish import finish
-from vitreous.workflows.initial import (
-    check_model,
-    prepare_model,
-    restored_model,
-    settle_exposure,
-    settle_init,
-    settle_size,
-    settled_net,
-)
+from vitreous.workflows.initial import check_model, settled_net
 from vitreous.workflows.memory import fit_into_memory
 from vitreous.workflows.plan import Budget, plan_again, plan_steps
-from vitreous.workflows.prepare import Material, facts_of, first_spec, fit_value_range, gather, storage_spec
+from vitreous.workflows.prepare import Material, gather, storage_spec
 from vitreous.workflows.pretrain import check_pretraining, finish_pretraining, reconstruction_validator, say_of_stem
 from vitreous.workflows.previous import earlier_split
 from vitreous.workflows.probe import begin, fit_run
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
 from vitreous.workflows.seat import remember
+from vitreous.workflows.settle import settle
 from vitreous.workflows.setup import Setup
 from vitreous.workflows.teacher import check_teacher, find_teacher
 from vitreous.workflows.track import check_trackers, tracking
@@ -211,32 +202,17 @@ def _set_up(
     config: TrainConfig, material: Material, reporter: Reporter, begun: Path | None = None, team: Team = ALONE
 ) -> Setup:
     """begun: the `run.json` of a run that is continued."""
-    facts = facts_of(material, config)
-    config = settle_exposure(settle_size(settle_init(config, facts, reporter)))
-    resolved = resolve(config, facts)
-    for reason in resolved.reasons:
-        reporter.say(reason)
-    for warning in resolved.warnings:
-        reporter.warn(warning)
-    init = resolved.config.init
-    pretrained = published(init.removeprefix("timm:")) if init.startswith("timm:") else None
-    if config.pretrains:
-        facts = replace(facts, classes=())  # what the recipe read off their names is done with
-    value_range = fit_value_range(material, config, reporter)
-    spec = first_spec(resolved, facts, pretrained and (pretrained.mean, pretrained.std), value_range)
-    if spec.channels not in (1, 3):
-        pretrained = None  # its mean and deviation are those of red, green and blue
-    stored = read_facts(begun) if begun is not None else {}
-    if begun is not None and "architecture" in stored and is_restorable(begun.parent / CHECKPOINTS):
-        start = restored_model(stored, resolved.config.seed)
-    else:
-        start = prepare_model(resolved.config, spec, reporter)
+    settled = settle(config, material, reporter, begun)
+    resolved, spec, start = settled.resolved, settled.spec, settled.start
+    facts = (
+        replace(settled.facts, classes=()) if config.pretrains else settled.facts
+    )  # the recipe has read off their names
 
     crop_area = resolved.config.augment.crop_area
     assert crop_area is not None
     threads = config.threads or available_cores()
     store = material.store("train", storage_spec(spec, crop_area), threads, reporter)
-    if pretrained is None:
+    if not settled.standard:
         mean, std = store.mean_std()
         spec = replace(spec, mean=mean, std=std)
         store = store.with_spec(replace(store.spec, mean=mean, std=std))

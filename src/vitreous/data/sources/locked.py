@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from vitreous.data.sources.source import BadFile, Sample, Source, Task
+from vitreous.data.sources.source import BadFile, Listing, Sample, Source, Task
 from vitreous.errors import VitreousError
 from vitreous.inputs import ImageSource
 
@@ -68,6 +68,11 @@ class LockedSource:
     @property
     def unusable(self) -> list[BadFile]:
         return self._source.unusable
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Samples in each shard, as `Listing.shards`."""
+        return self._source.shards if isinstance(self._source, Listing) else ()
 
     @property
     def openings(self) -> tuple[str, ...]:
