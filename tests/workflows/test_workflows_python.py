@@ -185,13 +185,3 @@ def test_a_dataset_in_memory_is_audited_trained_on_and_evaluated(
     assert clf.evaluate(data)["data"]["accuracy"]["n"] == len(files)
     with pytest.raises(DataError, match="was made from 'a DatasetDict in memory', which is not here"):
         clf.evaluate(split="test")
-
-
-def test_images_with_several_labels_are_refused_before_any_is_looked_at(
-    colors: Path, tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    names = [file.relative_to(colors).as_posix() for file in sorted(colors.glob("*/*"))]
-    rows = [f"{colors / name},{name.split('/')[0]}{'|rare' if n == 0 else ''}\n" for n, name in enumerate(names)]
-    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
-    with pytest.raises(DataError, match="several labels, which training does not support yet"):
-        vitreous.train(tmp_path / "list.csv", out=tmp_path / "run", **tiny)

@@ -10,6 +10,7 @@ import tyro
 
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, parse
+from vitreous.runs import Prediction
 
 DESCRIPTION = """Label images: files, folders, globs, or a CSV or Parquet file with a column of paths. Unusable files
 are listed and do not stop the others. Needs no PyTorch where the run was exported to ONNX."""
@@ -65,12 +66,19 @@ def run(arguments: Sequence[str], console: Console) -> int:
         facts["out"] = str(found.out)
         text = f"{found.count:,} images labelled in {found.out}; {len(bad)} could not be used."
     else:
-        rows = [
-            [row.path or "", row.label, f"{100 * row.score:.1f} %", _remark(row.abstain, row.ood)] for row in found.rows
-        ]
+        rows = [[row.path or "", *_answer(row), _remark(row.abstain, row.ood)] for row in found.rows]
         text = aligned(rows)
     console.result(facts, text)
     return 3 if parsed.strict and bad else 0
+
+
+def _answer(row: Prediction) -> tuple[str, str]:
+    """Label and score; where there may be several, all that are given and their scores."""
+    if row.labels is None:
+        return row.label, f"{100 * row.score:.1f} %"
+    if not row.labels:
+        return "no label", f"below {100 * row.score:.1f} %"
+    return ", ".join(label for label, _ in row.labels), ", ".join(f"{100 * score:.1f} %" for _, score in row.labels)
 
 
 def _remark(abstain: bool, ood: float) -> str:

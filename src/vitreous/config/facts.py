@@ -29,6 +29,8 @@ class DataFacts:
     """CPU cores this process may use."""
     budget: float | None
     """Seconds the whole command may take, or None."""
+    images: int | None = None
+    """Training images where that is not the sum of `train_counts`, since an image may have several labels or none."""
     channels: int = 3
     """Bands of most training images, transparency not counted: 1 grey, 3 colour, more for other sensors."""
     formats: tuple[tuple[str, float], ...] = ()
@@ -39,7 +41,12 @@ class DataFacts:
 
     @property
     def num_train(self) -> int:
-        return sum(self.train_counts)
+        return sum(self.train_counts) if self.images is None else self.images
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels or none."""
+        return self.images is not None
 
     @property
     def num_classes(self) -> int:

@@ -53,7 +53,7 @@ class TrainBatches:
         size: Callable[[int], tuple[int, int]] | None = None,
         strong_until_step: int | None = None,
     ) -> None:
-        """labels: class numbers (n,), aligned with the rows of the store. mix_until_step: first step without mixing.
+        """labels: class numbers (n,), aligned with the rows of the store; or (n, k), 1 where a label is there. mix_until_step: first step without mixing.
         weights: what each image counts (n,), at least 0; divided by their mean, so that the learning rate keeps its
         meaning. order: the n rows that an epoch shows, in their order: a permutation of 0 to n - 1, or with some more
         often than others (`data.sampling`); the same each time it is asked for an epoch. Shuffled by `seed` where None.
@@ -64,7 +64,7 @@ class TrainBatches:
         """
         assert len(labels) == len(store) > 0
         self.store = store
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = np.asarray(labels, np.float32 if np.ndim(labels) == 2 else np.int64)
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment

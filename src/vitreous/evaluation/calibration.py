@@ -55,6 +55,30 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:
     return Temperature(float(np.exp(best)) if loss(best, own) <= loss(0.0, own) else 1.0)
 
 
+def fit_label_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:
+    """The same for labels that do not exclude each other: minimises the log loss of their sigmoids. It never moves a score
+    across one half.
+
+    logits: (n, k). labels: (n, k), 1 where a label is there. Targets are Platt's here too, over all labels together.
+    """
+    num_images = len(logits)
+    if num_images < MIN_IMAGES:
+        return Temperature(
+            1.0, f"Scores are not calibrated: {num_images} validation images are too few (at least {MIN_IMAGES})."
+        )
+    signed = np.where(labels > 0, 1.0, -1.0) * logits.astype(np.float64)  # large where the logit is right
+    doubt = 1 / (num_images + 2)
+
+    def loss(log_temperature: float, doubt: float) -> float:
+        scaled = signed * np.exp(-log_temperature)
+        return float(np.mean((1 - doubt) * np.logaddexp(0, -scaled) + doubt * np.logaddexp(0, scaled)))
+
+    bound = np.log(LARGEST)
+    found: Any = minimize_scalar(loss, args=(doubt,), bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
+    best = float(found.x)
+    return Temperature(float(np.exp(best)) if loss(best, 0.0) <= loss(0.0, 0.0) else 1.0)
+
+
 @dataclass(frozen=True)
 class Bin:
     """The images whose top score lies in (low, high]."""
@@ -73,8 +97,11 @@ class Bin:
 
 def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
     """The points of a reliability diagram (Guo et al. 2017, figure 1): equal-width bins of the top score."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
+    return score_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins)
+
+
+def score_bins(confidence: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
+    """Scores (n,) in [0, 1] and whether what they stand for is so, bool (n,), in equal-width bins of the score."""
     index = confidence_bins(confidence, num_bins)
     counts = np.bincount(index, minlength=num_bins)
     means = np.bincount(index, confidence, num_bins) / np.maximum(counts, 1)

@@ -37,8 +37,8 @@ def _summary(facts: ReportFacts) -> str:
     model = f"{_plain(facts.model.name)}, " if facts.model else ""
     source = f" of {_plain(facts.data.source)}" if facts.data else ""
     return (
-        f"An image classifier ({model}{words.counted(len(facts.metrics['per_class'][part]), 'class')}), "
-        f"right on **{words.percent(found['value'])}** of the {part} part{source}: 95 % interval "
+        f"An image classifier ({model}{words.counted(len(facts.metrics['per_class'][part]), 'class')}"
+        f"{', of which an image may have several or none' if facts.several_labels else ''}), right on **{words.percent(found['value'])}** of the {part} part{source}: 95 % interval "
         f"{words.metric_range('accuracy', found)}, {words.counted(found['n'], 'image')}, {_plain(found['method'])}. "
         "The full account is in `report.html`."
     )

@@ -98,6 +98,8 @@ class ReportFacts:
     """What was chosen automatically and why, a sentence each."""
     abstention: Mapping[str, Any] | None = None
     """`Abstention.to_dict()`."""
+    several_labels: bool = False
+    """Whether an image may have several labels or none."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG by name, as `vitreous.evaluation.plots.draw_pictures` makes them for the headline part."""
     mistakes: Sequence[Mistake] = ()

@@ -113,17 +113,24 @@ def interval_bar(value: float | None, low: float | None, high: float | None) -> 
     )
 
 
-def interval_scale(value: float, low: float, high: float, chance: float) -> str:
+def interval_scale(value: float, low: float, high: float, chance: float | None) -> str:
     """The headline's interval on a ruler from 0 to 100 %, with a mark where always naming the commonest class lies."""
-    x = [6 + 588 * share for share in (value, low, high, chance)]
-    anchor = "start" if chance < 0.35 else "middle" if chance < 0.65 else "end"
+    x = [6 + 588 * share for share in (value, low, high)]
+    mark = "" if chance is None else _chance_mark(chance)
     return (
-        f'<svg class="scale" viewBox="0 0 600 46" role="img" aria-label="{100 * low:.1f} to {100 * high:.1f} percent">'
+        f'<svg class="scale" viewBox="0 0 600 {46 if mark else 24}" role="img" aria-label="{100 * low:.1f} to {100 * high:.1f} percent">'
         '<line class="rail" x1="6" x2="594" y1="12" y2="12" stroke-width="2"/>'
         f'<line class="band" x1="{x[1]:.1f}" x2="{x[2]:.1f}" y1="12" y2="12" stroke-width="9"/>'
-        f'<line class="dot" x1="{x[0]:.1f}" x2="{x[0]:.1f}" y1="3" y2="21" stroke-width="3"/>'
-        f'<line class="rail" x1="{x[3]:.1f}" x2="{x[3]:.1f}" y1="4" y2="20" stroke-width="2"/>'
-        f'<text x="{x[3]:.1f}" y="36" text-anchor="{anchor}">always the commonest class: {100 * chance:.0f} %</text></svg>'
+        f'<line class="dot" x1="{x[0]:.1f}" x2="{x[0]:.1f}" y1="3" y2="21" stroke-width="3"/>{mark}</svg>'
+    )
+
+
+def _chance_mark(chance: float) -> str:
+    x = 6 + 588 * chance
+    anchor = "start" if chance < 0.35 else "middle" if chance < 0.65 else "end"
+    return (
+        f'<line class="rail" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="20" stroke-width="2"/>'
+        f'<text x="{x:.1f}" y="36" text-anchor="{anchor}">always the commonest class: {100 * chance:.0f} %</text>'
     )
 
 

@@ -26,7 +26,7 @@ def per_class(
     for index, name in enumerate(classes):
         own = labels == index
         row: dict[str, Any] = {"support": int(own.sum())}
-        found = _intervals(scores[:, index], own, called == index, grouping) if own.any() else {}
+        found = class_intervals(scores[:, index], own, called == index, grouping) if own.any() else {}
         for score in ("recall", "precision", "f1", "auroc", "average_precision"):
             interval = found.get(score)
             row[score] = None if interval is None else interval.value
@@ -35,7 +35,7 @@ def per_class(
     return table
 
 
-def _intervals(
+def class_intervals(
     scores: np.ndarray, own: np.ndarray, called: np.ndarray, grouping: Grouping
 ) -> dict[str, Interval | None]:
     """Of one class. own, called: bool (n,), the images of the class and those taken for it; `own` has one at least."""

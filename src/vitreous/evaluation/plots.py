@@ -30,17 +30,15 @@ MOST_CLASSES = 50
 
 
 def draw_pictures(document: Mapping[str, Any], history: Sequence[Mapping[str, Any]], part: str) -> dict[str, bytes]:
-    """Every figure of a report about one part of `metrics.json`, by name: "confusion", "recall", "reliability",
-    "coverage_risk", and "curves" where there is a history."""
+    """Every figure of a report about one part of `metrics.json`, by name: "recall", "reliability", "confusion" and
+    "coverage_risk" where images have one label each, and "curves" where there is a history."""
     per_class = document["per_class"][part]
-    pictures = {
-        "confusion": confusion(document["confusion"][part], list(per_class)),
-        "recall": class_recall(per_class),
-        "reliability": reliability(document["calibration"][part]),
-        "coverage_risk": coverage_risk(
-            document["risk_coverage"][part], document.get("abstention", {}).get("threshold")
-        ),
-    }
+    pictures = {"recall": class_recall(per_class), "reliability": reliability(document["calibration"][part])}
+    if document["confusion"][part]:
+        pictures["confusion"] = confusion(document["confusion"][part], list(per_class))
+    if document["risk_coverage"][part]:
+        threshold = document.get("abstention", {}).get("threshold")
+        pictures["coverage_risk"] = coverage_risk(document["risk_coverage"][part], threshold)
     return {**pictures, "curves": training_curves(history)} if history else pictures
 
 

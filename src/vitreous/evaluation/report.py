@@ -70,15 +70,20 @@ def _head(facts: ReportFacts) -> str:
     number = f"{100 * found['value']:.1f}<small> %</small>"
     marked = " " + tag(CHOOSING) if part in facts.chosen_on else ""
     supports = [row["support"] for row in facts.metrics["per_class"][part].values()]
-    scale = interval_scale(found["value"], found["low"], found["high"], max(supports) / found["n"])
+    chance = None if facts.several_labels else max(supports) / found["n"]
+    scale = interval_scale(found["value"], found["low"], found["high"], chance)
     return f"""<header>
 <div class="kicker">vitreous report</div>
 <h1>{text(facts.title)}</h1>
 <div class="headline"><div class="number">{number}</div>
-<div class="words"><strong>of the {text(part)} images are classified correctly{marked}</strong>
+<div class="words"><strong>of the {text(part)} images {text(_headline_words(facts))}{marked}</strong>
 95&nbsp;% interval {text(words.metric_range("accuracy", found))}, from {text(words.counted(found["n"], "image"))}: {text(found["method"])}</div></div>
 {scale}
 </header>"""
+
+
+def _headline_words(facts: ReportFacts) -> str:
+    return "have exactly the right labels" if facts.several_labels else "are classified correctly"
 
 
 def _results(facts: ReportFacts) -> str:
@@ -184,7 +189,11 @@ def _mistakes(facts: ReportFacts) -> str:
             f"Confusion matrix of the {part} part: a row is a label, a column what it was taken for. Shade is the share of "
             "the row, on a root scale so that rare mistakes show.",
         ),
-        "<h3>Confused most often</h3>" + listed if pairs else paragraph(f"No mistake on the {part} part."),
+        "<h3>Confused most often</h3>" + listed
+        if pairs
+        else ""
+        if facts.several_labels
+        else paragraph(f"No mistake on the {part} part."),
         "<h3>Wrong and sure of it</h3>" if gallery else "",
         f'<div class="gallery">{gallery}</div>' if gallery else "",
     )

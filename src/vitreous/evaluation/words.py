@@ -12,8 +12,11 @@ METRIC_NAMES = {
     "accuracy": "Accuracy",
     "top5_accuracy": "Top-5 accuracy",
     "balanced_accuracy": "Balanced accuracy",
+    "label_accuracy": "Label accuracy",
     "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
     "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
     "mcc": "Matthews correlation",
     "auroc": "AUROC",
     "average_precision": "Average precision",
@@ -25,8 +28,11 @@ METRIC_MEANINGS = {
     "accuracy": "share of images that are right",
     "top5_accuracy": "share with the label among the five likeliest",
     "balanced_accuracy": "mean recall of the classes",
+    "label_accuracy": "share of single answers, label there or not, that are right",
     "macro_precision": "mean precision of the classes",
+    "macro_recall": "mean recall of the classes",
     "macro_f1": "mean F1 of the classes",
+    "micro_f1": "F1 of all answers together",
     "mcc": "correlation of labels and answers; 0 is chance, 1 perfect",
     "auroc": "chance that an image of a class scores above another",
     "average_precision": "mean precision as more and more images of a class are found",
@@ -34,7 +40,17 @@ METRIC_MEANINGS = {
     "brier": "squared distance of scores from the truth; lower is better",
     "nll": "surprise at the labels, nats; lower is better",
 }
-PLAIN_NUMBERS = ("auroc", "average_precision", "brier", "nll", "macro_precision", "macro_f1", "mcc")
+PLAIN_NUMBERS = (
+    "auroc",
+    "average_precision",
+    "brier",
+    "nll",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "micro_f1",
+    "mcc",
+)
 """Metrics printed as decimals; the others are percentages."""
 
 

@@ -94,7 +94,7 @@ class Explainer:
         """See `explain_image`."""
         name = self.choose(method)
         explainer = METHODS[name](self)
-        spec, predict = self.run.spec, predict_with(self.engine, self.run.temperature)
+        spec, predict = self.run.spec, predict_with(self.engine, self.run.scores)
         wanted = None if target is None else class_index(target, self.run.classes)
 
         images = prepare(source, spec)[None]
@@ -219,8 +219,8 @@ def _rollout(explainer: Explainer) -> Method:
 
 
 def _occlusion(explainer: Explainer) -> Method:
-    engine, temperature = explainer.engine, explainer.run.temperature
-    return lambda images, target: occlusion_map(engine, images, target, temperature=temperature)
+    engine, scores = explainer.engine, explainer.run.scores
+    return lambda images, target: occlusion_map(engine, images, target, scores=scores)
 
 
 METHODS: dict[str, Callable[[Explainer], Method]] = {

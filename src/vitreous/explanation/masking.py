@@ -20,9 +20,9 @@ BATCH = 32
 """Masked copies in one forward pass."""
 
 
-def predict_with(engine: Engine, temperature: float = 1.0) -> Predict:
-    """The calibrated probabilities of an engine."""
-    return lambda batch: probabilities(engine.predict(batch).logits, temperature)
+def predict_with(engine: Engine, scores: Callable[[np.ndarray], np.ndarray] = probabilities) -> Predict:
+    """The probabilities of an engine. scores: from logits (b, k), as `RunFolder.scores`."""
+    return lambda batch: scores(engine.predict(batch).logits)
 
 
 def masked_scores(predict: Predict, image: np.ndarray, shown: np.ndarray, target: int) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from vitreous.engines.protocol import Engine
 from vitreous.explanation.masking import masked_scores, predict_with
+from vitreous.runs.decision import probabilities
 
 MOST_CELLS = 14
 """Cells along the longer side, at most."""
@@ -28,7 +30,7 @@ def occlusion_map(
     *,
     grid: tuple[int, int] | None = None,
     window: int = 2,
-    temperature: float = 1.0,
+    scores: Callable[[np.ndarray], np.ndarray] = probabilities,
 ) -> np.ndarray:
     """Slide a patch over the image and note how far the target's probability falls (Zeiler and Fergus 2014,
     arXiv:1311.2901, section 4.2).
@@ -37,16 +39,17 @@ def occlusion_map(
     grid:   rows and columns of the result; from the image size when None.
     window: side of the hidden patch in cells; it moves by one cell, and a cell's value is the mean over the patches
             that hid it, so that an object larger than one cell is seen and the map is smooth.
+    scores: from logits (b, k) to probabilities, as `RunFolder.scores`.
     returns: float32 (b, gh, gw), negative where hiding helps the target.
     """
     gh, gw = grid or occlusion_grid(*images.shape[2:])
     hidden = _windows(gh, gw, min(window, gh, gw))
     everything = np.ones((1, gh, gw), bool)
-    predict = predict_with(engine, temperature)
+    predict = predict_with(engine, scores)
     maps = []
     for image, wanted in zip(images, target, strict=True):
-        scores = masked_scores(predict, image, np.concatenate([everything, ~hidden]), int(wanted))
-        drops = scores[0] - scores[1:]
+        found = masked_scores(predict, image, np.concatenate([everything, ~hidden]), int(wanted))
+        drops = found[0] - found[1:]
         maps.append(np.einsum("m,mhw->hw", drops, hidden) / hidden.sum(axis=0))
     return np.stack(maps).astype(np.float32)
 

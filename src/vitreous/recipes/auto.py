@@ -69,6 +69,9 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         patched=config.net.patch_size is not None,
     )
     recipe = _dealt_out(RECIPES[choice.recipe], task, config.devices or 1)
+    if facts.several_labels:
+        recipe = for_several_labels(recipe)
+        reasons.append("images may have several labels or none: each label has a score of its own (loss bce)")
     reasons.append(f"recipe {choice.recipe} (method {choice.method}): {choice.why}")
     if config.image_size is None and named_size(config.model) is None:
         reasons.append(
@@ -82,7 +85,7 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
         )
     if config.balance != "auto":
         balance: Balance = config.balance
-    elif recipe.balance == "auto" and facts.imbalance > 1.5:
+    elif recipe.balance == "auto" and facts.imbalance > 1.5 and not facts.several_labels:
         balance = "logit-adjust"
         reasons.append(
             f"balance logit-adjust: the largest class has {facts.imbalance:.1f} times the images of the smallest"
@@ -130,6 +133,12 @@ def resolve(config: TrainConfig, facts: DataFacts) -> Resolved:
             "between images as within one (--exposure stored leaves them)"
         )
     return Resolved(resolved, preset, resize, tuple(reasons), warnings(resolved, facts))
+
+
+def for_several_labels(recipe: TrainConfig) -> TrainConfig:
+    """A recipe for images that may have several labels or none: a loss that takes each label by itself, and no smoothing,
+    which would put a floor under the scores of rare labels."""
+    return replace(recipe, loss=replace(recipe.loss, name="bce"), optim=replace(recipe.optim, label_smoothing=0.0))
 
 
 def resize_for(preset: Preset) -> Resize:

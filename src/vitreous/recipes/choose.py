@@ -71,6 +71,8 @@ def choose(config: TrainConfig, facts: DataFacts) -> Choice:
         return Choice("scratch-small", "full", f"{facts.num_train:,} training images and no weights to start from")
     if config.method == "full":
         return Choice("fine-tune", "full", "weights to start from, and --method full")
+    if facts.several_labels:
+        return Choice("fine-tune", "full", "images may have several labels, and there are weights to start from")
     per_class = facts.num_train / max(1, facts.num_classes)
     if per_class < FEW_A_CLASS:
         return Choice(

@@ -16,7 +16,17 @@ from dataclasses import replace
 
 from vitreous.config.train import TrainConfig
 from vitreous.recipes import defaults
-from vitreous.recipes.task import Task, data_batch, data_model, data_size, is_vit, may_grow, named_size, root_scaled
+from vitreous.recipes.task import (
+    Task,
+    data_batch,
+    data_model,
+    data_size,
+    is_compact,
+    is_vit,
+    may_grow,
+    named_size,
+    root_scaled,
+)
 
 START = 0.75
 """Share of the side that a hurried training begins with."""
@@ -31,7 +41,7 @@ def scratch_small(task: Task) -> TrainConfig:
     image_size = task.image_size or (named_size(task.model) if task.model else None) or data_size(facts)
     model = task.model or data_model(facts, image_size)[0]
     batch_size = task.batch_size or data_batch(facts)
-    compact = is_vit(model) and model.endswith(("_micro", "_compact"))
+    compact = is_compact(model)
     # Muon's rate is that of its matrices; those of AdamW beside it take the same.
     base, name = (4e-3, "muon") if compact else (5e-4, "adamw") if is_vit(model) else (2e-3, "adamw")
     # A hurried model of few patches sees small images first: more steps in the time, each worth nearly as much.

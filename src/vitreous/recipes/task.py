@@ -67,6 +67,11 @@ def is_vit(model: str) -> bool:
     return model.startswith(VIT_PREFIXES)
 
 
+def is_compact(model: str) -> bool:
+    """Whether a model is one of ours for small images."""
+    return is_vit(model) and model.endswith(("_micro", "_compact"))
+
+
 def may_grow(task: Task, model: str, image_size: int, start: float) -> bool:
     """Whether training may begin with images of `start` of the side: a smaller number of whole patches, two at the least.
 

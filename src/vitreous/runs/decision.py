@@ -29,10 +29,20 @@ class Prediction:
     """Strangeness in [0, 1]: the share of validation images that were less strange than this one."""
     path: str | None = None
     """Where the image came from, when it came from a file."""
+    labels: list[tuple[str, float]] | None = None
+    """Of a model whose images may have several labels or none: those whose score reaches the label's threshold, best first."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of `--json` and of the server: `top` as [{"label", "score"}]."""
-        return {**asdict(self), "top": [{"label": label, "score": score} for label, score in self.top]}
+        """The form of `--json` and of the server: `top`, and `labels` where there may be several, as [{"label", "score"}]."""
+        found = {**asdict(self), "top": _listed(self.top)}
+        if self.labels is None:
+            del found["labels"]
+            return found
+        return {**found, "labels": _listed(self.labels)}
+
+
+def _listed(scores: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in scores]
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,12 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def sigmoids(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probability (b, k) of each label by itself, float64: the sigmoid of logits (b, k) divided by the temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    return np.where(scaled >= 0, 1.0, np.exp(np.minimum(scaled, 0))) / (1 + np.exp(-np.abs(scaled)))
+
+
 def decide(
     scores: np.ndarray,
     strangeness: np.ndarray,
@@ -99,12 +115,20 @@ def decide(
     *,
     top: int = 5,
     paths: Sequence[str | None] | None = None,
+    thresholds: np.ndarray | None = None,
 ) -> list[Prediction]:
-    """Calibrated probabilities (b, k) and strangeness (b,) to one `Prediction` an image."""
+    """Calibrated probabilities (b, k) and strangeness (b,) to one `Prediction` an image.
+
+    thresholds: (k,) for images that may have several labels; None where each has one.
+    """
     answers = []
     for row, (probability, strange) in enumerate(zip(scores, strangeness, strict=True)):
         order = [int(index) for index in np.argsort(-probability, kind="stable")[:top]]
         best = float(probability[order[0]])
+        labels = None
+        if thresholds is not None:
+            ranked = np.argsort(-probability, kind="stable")
+            labels = [(str(classes[i]), float(probability[i])) for i in ranked if probability[i] >= thresholds[i]]
         answers.append(
             Prediction(
                 label=classes[order[0]],
@@ -113,6 +137,7 @@ def decide(
                 abstain=bool(best < abstain_below or strange >= 1.0),
                 ood=float(strange),
                 path=paths[row] if paths else None,
+                labels=labels,
             )
         )
     return answers

@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitreous.config.convert import from_dict
 from vitreous.config.input import InputSpec
 from vitreous.errors import RunError, UsageError
 from vitreous.runs.atomic import sha256_file, write_json
-from vitreous.runs.decision import Strangeness
+from vitreous.runs.decision import Strangeness, probabilities, sigmoids
 
 SCHEMA_VERSION = 1
 RUN_JSON = "run.json"
@@ -107,9 +109,27 @@ class RunFolder:
         return self.facts["architecture"]
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels or none, so that each has a score of its own."""
+        return self.facts.get("task") == "multi_label"
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """float64 (k,): the score from which each label is given; None where every image has one label."""
+        if not self.several_labels:
+            return None
+        stored = self.facts["thresholds"]
+        return np.array([float(stored[name]) for name in self.classes])
+
+    @property
     def temperature(self) -> float:
         """Logits are divided by this before the softmax (fitted on the validation part)."""
         return float(self.facts["calibration"]["temperature"])
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated scores (b, k) of logits (b, k): those of a row sum to 1, or are each label's own where there may be
+        several."""
+        return (sigmoids if self.several_labels else probabilities)(logits, self.temperature)
 
     @property
     def abstain_below(self) -> float:

@@ -21,7 +21,6 @@ from vitreous.errors import UsageError, VitreousError
 from vitreous.inputs import ImageSource, Raster, normalise, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS
 from vitreous.runs import Prediction, RunFolder, decide
-from vitreous.runs.decision import probabilities
 
 if TYPE_CHECKING:
     from vitreous.explanation import Explainer, Explanation
@@ -90,8 +89,15 @@ class Predictor:
             raise VitreousError("The model gave outputs that are not finite numbers.")
         strangeness = self.run.strangeness
         strange = np.zeros(len(batch)) if strangeness is None else strangeness.score(outputs.features)
-        scores = probabilities(outputs.logits, self.run.temperature)
-        return decide(scores, strange, self.classes, self.run.abstain_below, top=top, paths=paths)
+        return decide(
+            self.run.scores(outputs.logits),
+            strange,
+            self.classes,
+            self.run.abstain_below,
+            top=top,
+            paths=paths,
+            thresholds=self.run.thresholds,
+        )
 
     def predict(self, sources: Iterable[ImageSource], top: int = 5, batch_size: int = 32) -> list[Prediction]:
         """Paths, encoded bytes, Pillow images or arrays to one prediction each, in their order.

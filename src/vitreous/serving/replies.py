@@ -24,6 +24,11 @@ class PredictionReply(BaseModel):
     top: list[LabelScore] = Field(description="The likeliest classes, best first.")
     abstain: bool = Field(description="True where the model should not be trusted with this image.")
     ood: Finite = Field(description="Strangeness, 0 to 1: the share of validation images that were less strange.")
+    labels: list[LabelScore] | None = Field(
+        default=None,
+        description="Where images may have several labels or none: those whose score reaches the label's threshold, best first.",
+        exclude_if=lambda labels: labels is None,
+    )
 
     @classmethod
     def of(cls, prediction: Prediction) -> PredictionReply:
@@ -33,6 +38,9 @@ class PredictionReply(BaseModel):
             top=[LabelScore(label=label, score=score) for label, score in prediction.top],
             abstain=prediction.abstain,
             ood=prediction.ood,
+            labels=None
+            if prediction.labels is None
+            else [LabelScore(label=label, score=score) for label, score in prediction.labels],
         )
 
 

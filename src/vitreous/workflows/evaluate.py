@@ -25,11 +25,12 @@ from vitreous.evaluation.costs import expected_costs, read_costs
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.multilabel import evaluate_labels
 from vitreous.evaluation.subgroups import by_column
 from vitreous.evaluation.words import counted
-from vitreous.runs.decision import probabilities
 from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
+from vitreous.workflows.inspection import label_matrix
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.robustness import robustness
 
@@ -76,6 +77,11 @@ def evaluate(
     reporter = reporter or Silent()
     if split is not None and split not in PARTS:
         raise unknown_name("part", split, PARTS)
+    if run.several_labels and (by or costs is not None or corrupt):
+        raise UsageError(
+            f"{run.name!r} gives an image several labels or none; --by, --costs and --corrupt are for one label each.",
+            "Leave them out.",
+        )
     if data is None or (isinstance(data, str | Path) and _is_own(run, str(data))):
         part = split or "val"
         subject = _own(run, part)
@@ -102,11 +108,14 @@ def evaluate(
 
     with reporter.task(f"scoring {part}", "images") as progress:
         found = outputs(loaded, store, progress.update)
-    fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
-    result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
+    if (thresholds := run.thresholds) is not None:
+        result = evaluate_labels(found.logits, labels, subject.groups, run.classes, run.temperature, thresholds)
+    else:
+        fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
+        result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
     more: dict[str, Any] = {}
     if columns or prices is not None:
-        scores, grouping = probabilities(found.logits, run.temperature), Grouping.of(subject.groups, len(labels))
+        scores, grouping = run.scores(found.logits), Grouping.of(subject.groups, len(labels))
         if columns:
             tables = {name: by_column(name, values, scores, labels, grouping) for name, values in columns.items()}
             more["subgroups"] = {part: {name: each.to_dict() for name, each in tables.items()}}
@@ -212,9 +221,16 @@ def _own(run: RunFolder, part: str) -> _Subject:
             f"{len(changed) + len(scan.bad):,} {part} images changed since training; the first: {first}.",
             "Restore them, or name the folder to evaluate it as new data: vitreous evaluate RUN DATA",
         )
-    classes = {name: number for number, name in enumerate(run.classes)}
-    labels = np.array([classes[split.labels[row]] for row in wanted], np.int64)
+    labels = _labels(run, [(split.labels[row], tuple(filter(None, split.labels[row].split("|")))) for row in wanted])
     return _Subject(source, labels, [split.groups[row] for row in wanted], [], Counter({part: len(wanted)}))
+
+
+def _labels(run: RunFolder, told: Sequence[tuple[str, tuple[str, ...]]]) -> np.ndarray:
+    """Class numbers (n,), or (n, k) where there may be several. told: of each image its label, and the names of all it has."""
+    if run.several_labels:
+        return label_matrix([names for _, names in told], run.classes)
+    index = {name: number for number, name in enumerate(run.classes)}
+    return np.array([index[label] for label, _ in told], np.int64)
 
 
 def _is_own(run: RunFolder, data: str) -> bool:
@@ -233,7 +249,7 @@ def _foreign(run: RunFolder, data: object, split: str | None, reporter: Reporter
             raise UsageError(f"{name!r} has no part {wanted!r}.", "Leave out --split to score all of it.")
         source = source.select([row for row, sample in enumerate(source.samples) if sample.part == wanted])
         reporter.say(f"scoring its {wanted} part")
-    if source.task == "multi_label":
+    if source.task == "multi_label" and not run.several_labels:
         raise DataError(
             f"{name!r} has images with several labels; the model gives each image one.",
             "Name one label an image.",
@@ -251,8 +267,7 @@ def _foreign(run: RunFolder, data: object, split: str | None, reporter: Reporter
     if not scan.good:
         raise DataError(f"None of the {len(source.samples):,} images in {name!r} can be used.")
     source, own = source.select(scan.good), Split.read_csv(run.path / SPLITS)
-    classes = {name: number for number, name in enumerate(run.classes)}
-    labels = np.array([classes[sample.label] for sample in source.samples], np.int64)
+    labels = _labels(run, [(sample.label, sample.label_names) for sample in source.samples])
     groups = [sample.group or digest for sample, digest in zip(source.samples, scan.hashes, strict=True)]
     split_by_pixels = dict(zip(own.hashes, own.parts, strict=True))
     known = Counter(split_by_pixels[digest] for digest in scan.hashes if split_by_pixels.get(digest) in PARTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +22,15 @@ from vitreous.data import PixelStore
 from vitreous.engines import Engine, Outputs
 from vitreous.engines.select import engine_for
 from vitreous.evaluation.abstention import Abstention, choose_threshold
-from vitreous.evaluation.calibration import Temperature, fit_temperature
-from vitreous.evaluation.evaluate import evaluate_part, metrics_document
+from vitreous.evaluation.calibration import Temperature, fit_label_temperature, fit_temperature
+from vitreous.evaluation.evaluate import PartResult, evaluate_part, metrics_document
 from vitreous.evaluation.fitted import Fitted, fit
+from vitreous.evaluation.multilabel import evaluate_labels, fit_label_thresholds
 from vitreous.evaluation.strangeness import fit_strangeness
 from vitreous.evaluation.words import counted
 from vitreous.models.lora import without_lora
 from vitreous.runs.atomic import sha256_file, write_json, write_with
-from vitreous.runs.decision import probabilities
+from vitreous.runs.decision import probabilities, sigmoids
 from vitreous.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -71,15 +73,10 @@ def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Rep
     save_weights(model, path / MODEL)
 
     val = _score("val", setup.val, engine, setup, reporter)
-    temperature = fit_temperature(val.outputs.logits, val.labels)
-    scores = probabilities(val.outputs.logits, temperature.value)
-    abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == val.labels)
-    fitted = fit(scores, val.labels, setup.spec.classes)
-    usual = _fit_strangeness(path, engine, setup, val, reporter)
+    chosen = _choose(engine, val, setup, _fit_strangeness(path, engine, setup, val, reporter))
 
     # From here on nothing is chosen any more: the test part may be opened, once.
     with setup.material.source.unlocked("scoring the test part"):
-        chosen = _Chosen(engine, val, temperature, abstention, fitted, usual)
         return _measure(path, state, setup, data, reporter, began, chosen)
 
 
@@ -98,9 +95,37 @@ class _Chosen:
     engine: Engine
     val: Scored
     temperature: Temperature
-    abstention: Abstention
+    abstention: Abstention | None
+    """None where images may have several labels."""
     fitted: Fitted
+    thresholds: Mapping[str, float] | None
+    """Of each label where there may be several."""
     usual: Usual
+
+    def judge(self, scored: Scored, setup: Setup) -> PartResult:
+        """Every number of a part."""
+        logits, classes, value, seed = (
+            scored.outputs.logits,
+            setup.spec.classes,
+            self.temperature.value,
+            setup.config.seed,
+        )
+        if self.thresholds is None:
+            return evaluate_part(logits, scored.labels, scored.groups, classes, value, seed, self.fitted)
+        thresholds = np.array([self.thresholds[name] for name in classes])
+        return evaluate_labels(logits, scored.labels, scored.groups, classes, value, thresholds, seed)
+
+
+def _choose(engine: Engine, val: Scored, setup: Setup, usual: Usual) -> _Chosen:
+    logits, labels, classes = val.outputs.logits, val.labels, setup.spec.classes
+    if setup.facts.several_labels:
+        temperature = fit_label_temperature(logits, labels)
+        thresholds = fit_label_thresholds(sigmoids(logits, temperature.value), labels, classes)
+        return _Chosen(engine, val, temperature, None, Fitted(), thresholds, usual)
+    temperature = fit_temperature(logits, labels)
+    scores = probabilities(logits, temperature.value)
+    abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == labels)
+    return _Chosen(engine, val, temperature, abstention, fit(scores, labels, classes), None, usual)
 
 
 def _measure(
@@ -110,23 +135,12 @@ def _measure(
     engine, val, temperature, abstention = chosen.engine, chosen.val, chosen.temperature, chosen.abstention
     threads = setup.config.threads or setup.facts.cores
     test = _score("test", setup.material.store("test", setup.spec, threads, reporter), engine, setup, reporter)
-    results = {
-        name: evaluate_part(
-            part.outputs.logits,
-            part.labels,
-            part.groups,
-            setup.spec.classes,
-            temperature.value,
-            setup.config.seed,
-            chosen.fitted,
-        )
-        for name, part in (("val", val), ("test", test))
-    }
+    results = {name: chosen.judge(part, setup) for name, part in (("val", val), ("test", test))}
     spent = timing(path, state, began)
     spent |= _utilised(path, setup, reporter)
     leaks = setup.material.split.leak_count
     notes = [leak_note(leaks)] if leaks else []
-    notes += [note for note in (temperature.note, abstention.note) if note]
+    notes += [note for note in (temperature.note, abstention.note if abstention else "") if note]
     notes += state.notes
     document = metrics_document(results, spent, notes)
     write_json(path / METRICS, document)
@@ -134,8 +148,9 @@ def _measure(
     facts = _facts(path, state, setup, data, document)
     facts |= {
         "calibration": {"temperature": temperature.value, "fitted_on": "val", "n": len(val.labels)},
-        "abstention": abstention.to_dict(),
+        "abstention": abstention.to_dict() if abstention else {"threshold": 0.0},
         "operating_points": chosen.fitted.to_dict(),
+        **({"thresholds": dict(chosen.thresholds)} if chosen.thresholds is not None else {}),
     }
     run = RunFolder(path, facts)
     _write_predictions(run, {"val": val, "test": test}, setup)
@@ -167,7 +182,9 @@ def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, repo
     store = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
     with reporter.task("learning what is usual", "images") as progress:
         features = outputs(engine, store, progress.update).features
-    fitted = fit_strangeness(features, setup.labels(store), val.outputs.features, len(setup.spec.classes))
+    # Images with several labels belong to no one class: what is usual is then one cloud.
+    kinds = np.zeros(len(features), np.int64) if setup.facts.several_labels else setup.labels(store)
+    fitted = fit_strangeness(features, kinds, val.outputs.features, len(setup.spec.classes))
     write_with(path / STRANGENESS, fitted.save)
     return Usual(store, fitted.whitened(features))
 
@@ -219,7 +236,7 @@ def _facts(path: Path, state: TrainState, setup: Setup, data: str, document: dic
     return {
         **facts,
         "classes": list(setup.spec.classes),
-        "task": "single_label",
+        "task": "multi_label" if setup.facts.several_labels else "single_label",
         "data": {**facts["data"], "leaks": setup.material.split.leak_count},
         **({"teacher": setup.teacher.facts} if setup.teacher else {}),
         "test_scored": 1,
@@ -272,7 +289,7 @@ def _write_predictions(run: RunFolder, parts: dict[str, Scored], setup: Setup) -
     assert strangeness is not None
     split, classes = setup.material.split, setup.spec.classes
     for part, scored in parts.items():
-        scores = probabilities(scored.outputs.logits, run.temperature)
+        scores, thresholds = run.scores(scored.outputs.logits), run.thresholds
         strange = strangeness.score(scored.outputs.features)
         for row, index in enumerate(scored.store.indices):
             best = int(scores[row].argmax())
@@ -282,7 +299,9 @@ def _write_predictions(run: RunFolder, parts: dict[str, Scored], setup: Setup) -
                     "part": part,
                     "label": split.labels[index],
                     "group": split.groups[index],
-                    "predicted": classes[best],
+                    "predicted": classes[best]
+                    if thresholds is None
+                    else "|".join(classes[k] for k in np.flatnonzero(scores[row] >= thresholds)),
                     "score": float(scores[row, best]),
                     "probabilities": scores[row].tolist(),
                     "ood": float(strange[row]),

@@ -66,6 +66,20 @@ class Inspection:
         index = {name: number for number, name in enumerate(self.source.classes)}
         return np.array([index.get(sample.label, -1) for sample in self.source.samples], np.int64)
 
+    @property
+    def label_matrix(self) -> np.ndarray:
+        """uint8 (n, k): 1 where an image has a label."""
+        return label_matrix([sample.label_names for sample in self.source.samples], self.source.classes)
+
+
+def label_matrix(names: Sequence[Sequence[str]], classes: Sequence[str]) -> np.ndarray:
+    """uint8 (n, k): 1 where the names of an image's labels hold the class."""
+    index = {name: number for number, name in enumerate(classes)}
+    found = np.zeros((len(names), len(classes)), np.uint8)
+    for row, own in enumerate(names):
+        found[row, [index[name] for name in own]] = 1
+    return found
+
 
 def inspect(
     data: object,
@@ -82,7 +96,6 @@ def inspect(
     offline: bool = False,
     trainable: bool = True,
     max_bad: float | None = None,
-    several_labels: bool = True,
     embed: Callable[[Listing], np.ndarray] | None = None,
     budget: float | None = None,
     labelled: bool = True,
@@ -90,7 +103,6 @@ def inspect(
     """List, look at and compare every image. Raises DataError for data that cannot be listed; bad files are counted.
 
     max_bad: largest share of bad files; also refuse what is too little to train on. None to put up with anything.
-    several_labels: whether images may have several; refused before any is looked at otherwise.
     budget: seconds of the command; where the full search for look-alikes would take more than a small share of them, a
     quick one is made. Decided by the number of images, not by a clock, so that the split repeats.
     embed: makes features (n, d) of the readable images, which find look-alikes that pixels do not show.
@@ -113,11 +125,6 @@ def inspect(
             check_trainable(listed)
     for note in listed.notes:
         reporter.say(note)
-    if listed.task == "multi_label" and not several_labels:
-        raise DataError(
-            f"{listed.name!r} has images with several labels, which training does not support yet.",
-            "`vitreous audit` does. For training, name one label an image.",
-        )
     listed = _rest_is_train(listed)
     scan = look_at(listed, reporter, decode=decode, threads=threads, cache=cache)
     if max_bad is not None:

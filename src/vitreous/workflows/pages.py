@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from vitreous.explanation.draw import display
 from vitreous.inputs import open_image
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.atomic import write_bytes
-from vitreous.runs.decision import probabilities, squared_distances
+from vitreous.runs.decision import squared_distances
 from vitreous.runs.folder import CARD, PLOTS, REPORT, RunFolder, read_history
 from vitreous.workflows.environment import processor
 from vitreous.workflows.reporter import Reporter
@@ -74,7 +74,7 @@ def write_pages(
     pictures = draw_pictures(document, read_history(run.path), "test")
     for name, png in pictures.items():
         write_bytes(run.path / PLOTS / f"{name}.png", png)
-    scores = probabilities(test.logits, run.temperature)
+    scores = run.scores(test.logits)
     with reporter.task("writing the report", "pictures") as progress:
         maps = _heat_maps(run, engine, setup, store, scores, progress.update)
     facts = report.ReportFacts(
@@ -90,8 +90,9 @@ def write_pages(
             initial_weights=str(setup.start.weights["source"] or "random, trained from scratch"),
             licence=str(setup.start.weights["licence"] or ""),
         ),
-        decisions=_decisions(setup.config, setup.spec.resize),
-        abstention=run.facts["abstention"],
+        decisions=_decisions(setup.config, setup.spec.resize, run.several_labels),
+        abstention=None if run.several_labels else run.facts["abstention"],
+        several_labels=run.several_labels,
         pictures=pictures,
         mistakes=_mistakes(run, setup, store, scores, test.features, usual),
         heat_maps=maps,
@@ -137,7 +138,8 @@ def _data(run: RunFolder, setup: Setup) -> report.DataSummary:
     split, scan = setup.material.split, setup.material.scan
     classes = setup.spec.classes
     counts = {
-        part: dict.fromkeys(classes, 0) | Counter(split.labels[row] for row in setup.material.rows(part))
+        part: dict.fromkeys(classes, 0)
+        | Counter(name for row in setup.material.rows(part) for name in setup.material.source.samples[row].label_names)
         for part in ("train", "val", "test")
     }
     grouped = len(set(split.groups)) < len(set(split.hashes))
@@ -157,8 +159,9 @@ def _data(run: RunFolder, setup: Setup) -> report.DataSummary:
     )
 
 
-def _decisions(config: TrainConfig, resize: str) -> list[str]:
+def _decisions(config: TrainConfig, resize: str, several_labels: bool) -> list[str]:
     """The choices a reader may want to question, in a sentence each."""
+    chosen_by = "mean average precision" if several_labels else "balanced accuracy"
     assert config.steps is not None and config.optim.lr is not None
     return [
         f"Domain preset {config.preset}: it decides which changes of an image leave its label true.",
@@ -166,7 +169,7 @@ def _decisions(config: TrainConfig, resize: str) -> list[str]:
         f"{config.steps:,} steps of {config.batch_size} images, learning rate {config.optim.lr:g}, seed {config.seed}.",
         f"Unequal classes: {config.balance}.",
         f"Numbers computed in {config.precision}, weights kept in fp32.",
-        "The weights are the latest whose balanced accuracy on the validation part is within one standard error of the best.",
+        f"The weights are the latest whose {chosen_by} on the validation part is within one standard error of the best.",
     ]
 
 
@@ -174,18 +177,17 @@ def _mistakes(
     run: RunFolder, setup: Setup, store: PixelStore, scores: np.ndarray, features: np.ndarray, usual: Usual
 ) -> list[report.Mistake]:
     """The test images the model got wrong while surest of itself, each with the training images that it resembles most."""
-    labels, predicted = setup.labels(store), scores.argmax(axis=1)
-    wrong = np.flatnonzero(labels != predicted)
-    worst = wrong[np.argsort(-scores[wrong].max(axis=1), kind="stable")][:MOST_MISTAKES]
-    classes = setup.spec.classes
+    labels = setup.labels(store)
+    true, predicted, sureness, wrong = (_several if run.several_labels else _single)(run, labels, scores)
+    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:MOST_MISTAKES]
     assert run.strangeness is not None
     near = usual.nearest(run.strangeness.whitened(features[worst]), NEIGHBOURS)
     return [
         report.Mistake(
             image=_thumbnail(setup, int(store.indices[row])),
-            true=classes[labels[row]],
-            predicted=classes[predicted[row]],
-            score=float(scores[row].max()),
+            true=true(row),
+            predicted=predicted(row),
+            score=float(sureness[row]),
             path=setup.material.split.paths[store.indices[row]],
             neighbours=[
                 report.Neighbour(
@@ -198,6 +200,32 @@ def _mistakes(
     ]
 
 
+_Told = tuple[Callable[[int], str], Callable[[int], str], np.ndarray, np.ndarray]
+"""True and predicted label of a row, how sure the model is of each row (n,), and the rows that are wrong."""
+
+
+def _single(run: RunFolder, labels: np.ndarray, scores: np.ndarray) -> _Told:
+    classes, best = run.classes, scores.argmax(axis=1)
+    return (
+        lambda row: classes[labels[row]],
+        lambda row: classes[best[row]],
+        scores.max(axis=1),
+        np.flatnonzero(labels != best),
+    )
+
+
+def _several(run: RunFolder, labels: np.ndarray, scores: np.ndarray) -> _Told:
+    """Sure is the model of the wrong label that it is surest to give or not to give."""
+    given, there = scores >= run.thresholds, labels > 0
+    wrong = given != there
+    sureness = (np.where(given, scores, 1 - scores) * wrong).max(axis=1)
+
+    def named(rows: np.ndarray) -> Callable[[int], str]:
+        return lambda row: ", ".join(run.classes[k] for k in np.flatnonzero(rows[row])) or "no label"
+
+    return named(there), named(given), sureness, np.flatnonzero(wrong.any(axis=1))
+
+
 def _heat_maps(
     run: RunFolder, engine: Engine, setup: Setup, store: PixelStore, scores: np.ndarray, progress: Any
 ) -> Sequence[report.HeatMap]:
@@ -205,7 +233,9 @@ def _heat_maps(
     if not isinstance(setup.start.model, VisionTransformer):
         return []
     labels, classes = setup.labels(store), setup.spec.classes
-    rows = [int(np.flatnonzero(labels == number)[0]) for number in range(len(classes)) if (labels == number).any()]
+    of_class = [labels[:, k] > 0 if run.several_labels else labels == k for k in range(len(classes))]
+    rows = list(dict.fromkeys(int(np.flatnonzero(own)[0]) for own in of_class if own.any()))
+    true = (_several if run.several_labels else _single)(run, labels, scores)[0]
     explainer, maps = Explainer(run, engine), []
     for done, row in enumerate(rows[:MOST_HEAT_MAPS]):
         index = int(store.indices[row])
@@ -214,7 +244,7 @@ def _heat_maps(
             report.HeatMap(
                 image=_png(found.picture),
                 overlay=_png(found.overlay),
-                true=classes[labels[row]],
+                true=true(row),
                 predicted=found.target,
                 score=float(scores[row].max()),
                 method=found.method,

@@ -333,10 +333,14 @@ def _checked(found: Predictions, paths: list[str]) -> Predictions:
 def _write_csv(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "score", "abstain", "ood", "top"))
+    several = ("labels",) if rows and "labels" in rows[0] else ()
+    writer.writerow(("path", "label", "score", "abstain", "ood", "top", *several))
     for row in rows:
+        given = ("|".join(entry["label"] for entry in row["labels"]),) if several else ()
         top = "; ".join(f"{entry['label']}={entry['score']:.4f}" for entry in row["top"])
-        writer.writerow((row["path"], row["label"], f"{row['score']:.6f}", row["abstain"], f"{row['ood']:.4f}", top))
+        writer.writerow(
+            (row["path"], row["label"], f"{row['score']:.6f}", row["abstain"], f"{row['ood']:.4f}", top, *given)
+        )
     write_text(out, text.getvalue())
 
 

@@ -41,7 +41,7 @@ class Material:
     split: Split
     """Aligned with the samples of `source`."""
     labels: np.ndarray
-    """Class numbers (n,), aligned likewise."""
+    """Class numbers (n,), aligned likewise; or uint8 (n, k), 1 where a label is there, where there may be several."""
     trained: np.ndarray
     """int64 positions of the training images that are used."""
     shards: tuple[int, ...]
@@ -123,7 +123,6 @@ def gather(
         max_bad=config.max_bad,
         trainable=not config.pretrains,
         labelled=not config.pretrains,
-        several_labels=config.pretrains,
         budget=budget,
     )
     if found.scan.bad:
@@ -145,8 +144,9 @@ def gather(
         a, b = split.conflicts[0]
         reporter.warn(f"{len(split.conflicts):,} pairs show the same pixels under two labels; the first: {a} and {b}.")
     source = LockedSource(found.source, split.indices("test"))
-    labels = np.zeros(len(split.paths), np.int64) if config.pretrains else found.labels
+    labels = np.zeros(len(split.paths), np.int64)
     if not config.pretrains:
+        labels = found.label_matrix if found.source.task == "multi_label" else found.labels
         _check_parts(split, labels, found.source.classes)
     return shared(Material(source, found.scan, split, labels, split.indices("train"), ()), config, reporter)
 
@@ -165,6 +165,16 @@ def shared(material: Material, config: TrainConfig, reporter: Reporter) -> Mater
 
 def _check_parts(split: Split, labels: np.ndarray, classes: Sequence[str]) -> None:
     """Raise DataError for a part that shows one class only: nothing is learned from it, and no number from it means anything."""
+    if labels.ndim == 2:
+        never = [
+            name for name, count in zip(classes, labels[split.indices("train")].sum(axis=0), strict=True) if not count
+        ]
+        if never:
+            raise DataError(
+                f"No training image has the label {never[0]!r}, so it cannot be learned.",
+                f"Add such images, or leave it out: --ignore-classes {' '.join(never[:5])}",
+            )
+        return
     for part in ("train", "val", "test"):
         shown = np.unique(labels[split.indices(part)])
         if len(shown) == 1:
@@ -234,11 +244,16 @@ def facts_of(material: Material, config: TrainConfig) -> DataFacts:
     seen = [material.scan.findings[row] for row in sample]
     brightness = [finding.brightness for finding in seen]
     findings = [material.scan.findings[row] for row in rows]
-    counts = np.bincount(material.labels[rows], minlength=len(material.source.classes))
+    labels = material.labels[rows]
+    several = labels.ndim == 2
+    counts = (
+        labels.sum(axis=0, dtype=np.int64) if several else np.bincount(labels, minlength=len(material.source.classes))
+    )
     formats = Counter(finding.format for finding in findings)
     return DataFacts(
         classes=tuple(material.source.classes),
         train_counts=tuple(int(count) for count in counts),
+        images=len(rows) if several else None,
         num_val=len(material.rows("val")),
         num_test=len(material.rows("test")),
         sizes=tuple(material.scan.sizes[row] for row in sample),

@@ -50,6 +50,8 @@ def begin(setup: Setup, reporter: Reporter) -> Setup:
         if setup.config.head_init == "closed-form":
             raise UsageError("--head-init closed-form fits a head, and pretraining has none.", "Leave it out.")
         return replace(setup, config=replace(setup.config, head_init="zero"))
+    if setup.facts.several_labels and setup.config.head_init == "auto":
+        setup = replace(setup, config=replace(setup.config, head_init="zero"))
     setup = replace(setup, config=settle_head(setup.config, setup.start))
     config = setup.config
     if config.head_init == "closed-form" and not setup.start.restored:

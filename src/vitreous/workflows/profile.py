@@ -97,7 +97,6 @@ def profile(
     Raises UsageError for unknown names and sizes that do not fit, RunError for run folders that cannot be read.
     """
     require("Profiling", "train")
-    medium_is_exact()  # asked once, here: inside the counting below there are no numbers to compare
     reporter, device = reporter or Silent(), default_device() if device == "auto" else device
     _check(models, batches, engines, seconds, device)
     subjects = [subject(name, image_size) for name in dict.fromkeys(models)]
@@ -330,4 +329,5 @@ def _curve(each: Subject, device: str) -> list[dict[str, Any]]:
 
 def training_products(device: str) -> Setting:
     """How products are computed in fp32 training, on which the way of attention depends: see `engines.cpu`."""
+    medium_is_exact()  # asked here: where passes are counted there are no numbers to compare
     return partial(fast_matmul, device == "cpu")

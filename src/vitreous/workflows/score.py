@@ -18,6 +18,7 @@ from vitreous.evaluation import metrics
 from vitreous.runs.decision import probabilities
 from vitreous.training.precision import autocast
 from vitreous.training.team import ALONE, Team, is_sharded
+from vitreous.workflows.several_labels import validation_numbers
 
 EVAL_BATCH = 64
 
@@ -46,7 +47,10 @@ def validator(
     def evaluate(model: nn.Module) -> dict[str, float]:
         model.eval()
         with torch.inference_mode(), fast_matmul(device == "cpu"), autocast(precision, device):
-            scores = probabilities(_logits(model, store, device, team))
+            logits = _logits(model, store, device, team)
+        if labels.ndim == 2:
+            return validation_numbers(logits, labels)
+        scores = probabilities(logits)
         balanced = metrics.balanced_accuracy(scores, labels)
         return {
             "val_loss": float(metrics.nll(scores, labels)),

@@ -22,6 +22,7 @@ from vitreous.workflows.initial import (
 )
 from vitreous.workflows.prepare import Material, facts_of, first_spec, fit_value_range
 from vitreous.workflows.reporter import Reporter
+from vitreous.workflows.several_labels import check_several
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Settled:
 def recipe_of(config: TrainConfig, material: Material, reporter: Reporter) -> tuple[Resolved, DataFacts]:
     """The complete settings for these data. Raises UsageError for initial weights that do not say what they are of."""
     facts = facts_of(material, config)
+    if facts.several_labels:
+        check_several(config, material)
     config = settle_exposure(settle_size(settle_init(config, facts, reporter)))
     return resolve(config, facts), facts
 

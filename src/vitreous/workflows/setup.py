@@ -87,7 +87,13 @@ class Setup:
         if self.config.pretrains:
             assert isinstance(self.start.model, VisionTransformer)
             return reconstruct(self.start.model.patch_size, bool(self.config.pretrain.normalise_pixels))
-        loss = make_loss(self.config.loss, self.config.balance, torch.tensor(self.facts.train_counts))
+        loss = make_loss(
+            self.config.loss,
+            self.config.balance,
+            torch.tensor(self.facts.train_counts),
+            several_labels=self.facts.several_labels,
+            num_images=self.facts.num_train,
+        )
         if self.teacher is None:
             objective = classify(loss)
         else:

@@ -12,8 +12,11 @@ NAMES = {
     "accuracy": "accuracy",
     "top5_accuracy": "top-5 accuracy",
     "balanced_accuracy": "balanced accuracy",
+    "label_accuracy": "label accuracy",
     "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
     "mcc": "Matthews correlation",
     "auroc": "AUROC",
     "average_precision": "average precision",
@@ -22,7 +25,7 @@ NAMES = {
     "nll": "log loss",
 }
 PERCENT = (
-    "accuracy", "top5_accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "auroc", "average_precision", "ece",
+    "accuracy", "top5_accuracy", "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "label_accuracy", "auroc", "average_precision", "ece",
 )  # fmt: skip
 
 

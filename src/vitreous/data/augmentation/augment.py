@@ -52,7 +52,8 @@ class Augment:
     ) -> tuple[Tensor, Tensor]:
         """One batch.
 
-        pixels: uint8 or uint16 (b, c, h, w); h and w may be larger than the spec's. labels: int64 (b,).
+        pixels: uint8 or uint16 (b, c, h, w); h and w may be larger than the spec's. labels: int64 (b,), or float32 (b, k),
+        1 where a label is there, for images that may have several.
         generator: on the CPU, whatever device the pixels are on. mix: whether mixup and CutMix may act.
         weights: float32 (b,), what each image counts in the loss; 1 for each where None.
         size: (H, W) of the images returned, at most the spec's; the spec's where None.
@@ -102,8 +103,11 @@ class Augment:
         return images
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Class numbers (b,) to smoothed distributions (b, k)."""
+        """Class numbers (b,) to smoothed distributions (b, k); labels that are there or not, (b, k), to the same drawn towards
+        one half."""
         smoothing = self.label_smoothing
+        if labels.ndim == 2:
+            return labels.float() * (1 - smoothing) + smoothing / 2
         return F.one_hot(labels, self.num_classes).float() * (1 - smoothing) + smoothing / self.num_classes
 
     def mixed(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

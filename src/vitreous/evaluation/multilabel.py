@@ -1,0 +1,229 @@
+"""Images that may have several labels or none: each label is a question of its own, answered by a score and a threshold.
+
+    scores   (n, k), each in [0, 1]         labels   (n, k), 1 where a label is there        thresholds   (k,)
+
+All point metrics agree with scikit-learn's on indicator matrices. Means over labels leave out those that a metric is not
+defined for on these images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitreous.errors import DataError, VitreousError
+from vitreous.evaluation import influence
+from vitreous.evaluation.calibration import score_bins
+from vitreous.evaluation.evaluate import PartResult
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import Interval, effective_wilson, percentiles, proportion, resample
+from vitreous.evaluation.metrics import NUM_BINS, confidence_bins
+from vitreous.evaluation.per_class import class_intervals
+from vitreous.runs.decision import sigmoids
+
+FEWEST = 5
+"""Validation images with a label, and without it, below which its threshold would be noise and is one half."""
+HALF = 0.5
+
+Influence = tuple[float, np.ndarray]
+
+
+def fit_label_thresholds(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """{label: the score from which it is given}: that of the best F1 on validation images, midway between two scores."""
+    found = {}
+    for column, name in enumerate(classes):
+        own = labels[:, column] > 0
+        few = min(own.sum(), (~own).sum()) < FEWEST
+        found[name] = HALF if few else _best_f1(scores[:, column], own)
+    return found
+
+
+def _best_f1(scores: np.ndarray, own: np.ndarray) -> float:
+    """Of equal F1 the threshold nearest one half."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], np.cumsum(own[order])
+    f1 = 2 * hits / (np.arange(1, len(scores) + 1) + own.sum())
+    last = np.append(ranked[:-1] != ranked[1:], True)  # equal scores are given the label together
+    below = np.append(ranked[1:], 0.0)
+    middle = (ranked + below) / 2
+    best = f1[last].max()
+    candidates = middle[last & (f1 >= best - 1e-12)]
+    return float(candidates[np.argmin(np.abs(candidates - HALF))])
+
+
+def evaluate_labels(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray | None,
+    classes: Sequence[str],
+    temperature: float,
+    thresholds: np.ndarray,
+    seed: int = 0,
+) -> PartResult:
+    """Score a part, as `evaluate.evaluate_part` does for one label each.
+
+    "accuracy" is the share of images all of whose labels are right (subset accuracy), "label_accuracy" that of single answers.
+    There is no confusion matrix and no abstention. Raises DataError for an empty part, VitreousError for logits that are not
+    finite.
+    """
+    if len(labels) == 0:
+        raise DataError("There is no image to evaluate.", "Name a part or folder that holds labelled images.")
+    if not np.isfinite(logits).all():
+        raise VitreousError("The model's outputs are not finite.", "Train again with a lower --optim.lr.")
+    grouping, there = Grouping.of(groups, len(labels)), labels > 0
+    scores, before = sigmoids(logits, temperature), sigmoids(logits)
+    given = scores >= thresholds
+    return PartResult(
+        n=len(labels),
+        metrics={name: found.to_dict() for name, found in _metrics(scores, there, given, grouping, seed).items()},
+        per_class=_per_label(scores, there, given, grouping, classes, thresholds),
+        confusion=[],
+        calibration={
+            "temperature": float(temperature),
+            "ece_before": float(ece(before, there)),
+            "ece_after": float(ece(scores, there)),
+            "bins_before": [each.to_dict() for each in score_bins(before.ravel(), there.ravel())],
+            "bins_after": [each.to_dict() for each in score_bins(scores.ravel(), there.ravel())],
+        },
+        risk_coverage={},
+        decisions={},
+        notes=_notes(there, classes),
+    )
+
+
+def _metrics(
+    scores: np.ndarray, labels: np.ndarray, given: np.ndarray, grouping: Grouping, seed: int
+) -> dict[str, Interval]:
+    right = given == labels
+    found = {"accuracy": proportion(right.all(axis=1), grouping)}
+    each = right.mean(axis=1)
+    value = float(each.mean())
+    found["label_accuracy"] = _shared((value, (each - value) / len(each)), grouping)
+    found["macro_precision"] = _mean(labels, given, lambda own, called, _: _precision(own, called), scores, grouping)
+    found["macro_recall"] = _mean(labels, given, lambda own, called, _: _precision(called, own), scores, grouping)
+    found["macro_f1"] = _mean(labels, given, lambda own, called, _: _f1(own, called, grouping), scores, grouping)
+    found["micro_f1"] = _shared(_micro_f1(labels, given), grouping)
+    found["auroc"] = _mean(labels, given, lambda own, _, score: _auroc(score, own, grouping), scores, grouping)
+    found["average_precision"] = _mean(
+        labels, given, lambda own, _, score: _average_precision(score, own, grouping), scores, grouping
+    )
+    losses = {"ece": ece, "brier": brier, "nll": nll}
+    samples = resample(losses, scores, labels, grouping, seed)
+    for name, metric in losses.items():
+        found[name] = percentiles(float(metric(scores, labels)), samples[name], grouping, centred=name == "ece")
+    return found
+
+
+def _shared(found: Influence, grouping: Grouping) -> Interval:
+    return effective_wilson(*found, grouping, most=math.inf, least=grouping.effective)
+
+
+def _mean(
+    labels: np.ndarray,
+    given: np.ndarray,
+    score: Callable[[np.ndarray, np.ndarray, np.ndarray], Influence | None],
+    scores: np.ndarray,
+    grouping: Grouping,
+) -> Interval:
+    """Mean over the labels for which `score` of (labels there, labels given, scores) is defined."""
+    columns = (score(labels[:, k], given[:, k], scores[:, k]) for k in range(labels.shape[1]))
+    found = [each for each in columns if each is not None]
+    if not found:
+        return Interval(None, None, None, len(labels), "undefined: for no label")
+    value = float(np.mean([each[0] for each in found]))
+    return _shared((value, np.mean([each[1] for each in found], axis=0)), grouping)
+
+
+def _precision(own: np.ndarray, called: np.ndarray) -> Influence | None:
+    """Share of the called that are right; 0 for a label that is there and never given, undefined where neither is."""
+    if not called.any():
+        return (0.0, np.zeros(len(own))) if own.any() else None
+    value = float(own[called].mean())
+    return value, np.where(called, own - value, 0.0) / called.sum()
+
+
+def _f1(own: np.ndarray, called: np.ndarray, grouping: Grouping) -> Influence | None:
+    return influence.class_f1(own, called, grouping) if own.any() or called.any() else None
+
+
+def _auroc(scores: np.ndarray, own: np.ndarray, grouping: Grouping) -> Influence | None:
+    return influence.class_auroc(scores, own, grouping) if 0 < own.sum() < len(own) else None
+
+
+def _average_precision(scores: np.ndarray, own: np.ndarray, grouping: Grouping) -> Influence | None:
+    return influence.class_average_precision(scores, own, grouping) if own.any() else None
+
+
+def _micro_f1(labels: np.ndarray, given: np.ndarray) -> Influence:
+    """Over all answers together; 1 where no label is there and none given."""
+    hits, size = (labels & given).sum(axis=1), labels.sum(axis=1) + given.sum(axis=1)
+    if not size.sum():
+        return 1.0, np.zeros(len(labels))
+    value = float(2 * hits.sum() / size.sum())
+    return value, (2 * hits - value * size) / size.sum()
+
+
+def _per_label(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    given: np.ndarray,
+    grouping: Grouping,
+    classes: Sequence[str],
+    thresholds: np.ndarray,
+) -> dict[str, dict[str, Any]]:
+    table = {}
+    for column, name in enumerate(classes):
+        own = labels[:, column]
+        row: dict[str, Any] = {"support": int(own.sum()), "threshold": float(thresholds[column])}
+        found: Mapping[str, Interval | None] = (
+            class_intervals(scores[:, column], own, given[:, column], grouping) if own.any() else {}
+        )
+        for score in ("recall", "precision", "f1", "auroc", "average_precision"):
+            interval = found.get(score)
+            row[score] = None if interval is None else interval.value
+            row[f"{score}_interval"] = None if interval is None else interval.to_dict()
+        table[name] = row
+    return table
+
+
+def ece(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Calibration error of every score by itself: over 15 equal bins, the gap between mean score and share of labels there."""
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    index = confidence_bins(scores)
+    gaps = np.stack([((labels - scores) * (index == each)).sum(axis=1) for each in range(NUM_BINS)], axis=1)
+    return np.abs(weights @ gaps).sum(axis=-1) / (weights.sum(axis=-1) * scores.shape[1])
+
+
+def brier(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean squared distance of a score from the truth, in [0, 1]."""
+    return _weighted(((scores - labels) ** 2).mean(axis=1), weights)
+
+
+def nll(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean log loss of a single answer, nats; a probability of 0 counts as 2.2e-16."""
+    own = np.where(labels > 0, scores, 1 - scores)
+    return _weighted(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1), weights)
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the labels that some image has; 0 where none is there. What training chooses by."""
+    there = [k for k in range(labels.shape[1]) if labels[:, k].any()]
+    return (
+        float(np.mean([influence.precision_area(scores[:, k], labels[:, k] > 0)[0] for k in there])) if there else 0.0
+    )
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+    return (weights @ values) / weights.sum(axis=-1)
+
+
+def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
+    absent = [repr(name) for name, own in zip(classes, labels.T, strict=True) if not own.any()]
+    if not absent:
+        return ()
+    shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+    return (f"no image has the label {shown}; means over labels leave {'it' if len(absent) == 1 else 'them'} out.",)
