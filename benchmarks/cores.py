@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
-import threading
 
 
 class Cores:
     """One core for each job that runs."""
 
     def __init__(self) -> None:
-        self.free = sorted(os.sched_getaffinity(0))[:2]
-        self.lock = threading.Lock()
+        self.free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for core in sorted(os.sched_getaffinity(0))[:2]:
+            self.free.put(core)
 
     def run(self, command: list[str], **environment: str) -> str:
-        with self.lock:
-            core = self.free.pop()
+        """What the command prints; it waits until a core is free."""
+        core = self.free.get()
         try:
             return subprocess.run(
                 ["taskset", "-c", str(core), *command],
@@ -26,5 +27,4 @@ class Cores:
                 env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             ).stdout
         finally:
-            with self.lock:
-                self.free.append(core)
+            self.free.put(core)

@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/ood.py runs/benchmarks/against_timm/clothing_0 [--others chest_xray_nih,document_pages]
 
 Scores: distance to the nearest class mean in feature space (Mahalanobis), energy of the logits (Liu et al. 2020,
-arXiv:2010.03759), the larger of their ranks on validation, and one minus the highest probability. Flagged: share of the other
+arXiv:2010.03759), distance of how an image looks (`inputs.looks`), one minus the highest probability, and `ood`, the most unusual of
+the first three as predictions give it. Flagged: share of the other
 images that are stranger than every validation image, which is when a prediction abstains; and of the own ones.
 """
 
@@ -17,29 +18,27 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from record import FOLDER, write
-from scipy.special import logsumexp
 from sklearn.metrics import roc_auc_score
 
 import vitreous
 from vitreous.data import load_source
 from vitreous.inputs import prepare
+from vitreous.inputs.looks import looks
+from vitreous.runs.decision import energies
 
 MOST = 300
 """Images of each set."""
 
 
-def outputs(classifier: Any, images: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(logits, features) of images that are opened one by one."""
-    predictor = classifier.predictor
-    found = [
-        predictor.engine.predict(np.stack([prepare(image, classifier.spec) for image in images[start : start + 64]]))
-        for start in range(0, len(images), 64)
-    ]
-    return np.concatenate([each.logits for each in found]), np.concatenate([each.features for each in found])
-
-
-def energy(logits: np.ndarray) -> np.ndarray:
-    return -np.asarray(logsumexp(logits, axis=1))
+def outputs(classifier: Any, images: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(logits, features, looks) of images that are opened one by one."""
+    predictor, found = classifier.predictor, []
+    for start in range(0, len(images), 64):
+        batch = np.stack([prepare(image, classifier.spec) for image in images[start : start + 64]])
+        said = predictor.engine.predict(batch)
+        found.append((said.logits, said.features, looks(batch, classifier.spec)))
+    logits, features, seen = (np.concatenate(each) for each in zip(*found, strict=True))
+    return logits, features, seen
 
 
 def own_images(classifier: Any, part: str) -> list[Any]:
@@ -58,22 +57,19 @@ def main() -> None:
     options = parser.parse_args()
     classifier = vitreous.load(options.run)
     strangeness = classifier.run.strangeness
-    assert strangeness is not None
-    val_logits, val_features = outputs(classifier, own_images(classifier, "val"))
-    references = np.sort(strangeness.distances(val_features)), np.sort(energy(val_logits))
+    assert strangeness is not None and strangeness.beside is not None
+    beside = strangeness.beside
 
-    def scores(logits: np.ndarray, features: np.ndarray) -> dict[str, np.ndarray]:
-        found = strangeness.distances(features), energy(logits)
-        ranks = [
-            np.searchsorted(reference, each) / len(reference) for reference, each in zip(references, found, strict=True)
-        ]
+    def scores(logits: np.ndarray, features: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
+        distances, energy = strangeness.distances(features), energies(logits)
         shifted = logits - logits.max(axis=1, keepdims=True)
         return {
-            "distance": found[0],
-            "energy": found[1],
-            "larger rank": np.maximum(*ranks),
+            "distance": distances,
+            "energy": energy,
+            "looks": beside.looks.distances(seen),
             "1 - score": 1 - 1 / np.exp(shifted).sum(axis=1),
-            "ood": strangeness.score(features),
+            "ood": beside.largest(distances, seen, energy),
+            "rank": beside.score(distances, seen, energy),
         }
 
     own = scores(*outputs(classifier, own_images(classifier, "test")))
@@ -83,9 +79,13 @@ def main() -> None:
         chosen = np.linspace(0, len(source.samples) - 1, min(MOST, len(source.samples))).astype(int)
         other = scores(*outputs(classifier, [source.open(int(row)) for row in chosen]))
         truth = np.repeat([0, 1], [len(own["ood"]), len(other["ood"])])
-        rows[name] = {kind: float(roc_auc_score(truth, np.concatenate([own[kind], other[kind]]))) for kind in own} | {
-            "flagged": float((other["ood"] >= 1).mean()),
-            "own flagged": float((own["ood"] >= 1).mean()),
+        rows[name] = {
+            kind: float(roc_auc_score(truth, np.concatenate([own[kind], other[kind]])))
+            for kind in own
+            if kind != "rank"
+        } | {
+            "flagged": float((other["rank"] >= 1).mean()),
+            "own flagged": float((own["rank"] >= 1).mean()),
         }
         print(f"{options.run.name} against {name}: {rows[name]}", flush=True)
     earlier = FOLDER / "ood.json"

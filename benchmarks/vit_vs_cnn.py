@@ -72,7 +72,7 @@ def growth(name: str) -> dict[str, Any]:
         architecture(name, num_classes=1000, image_size=SIDES[0]), SIDES, "cpu", training_products("cpu")
     )
     found = {"macs": large.macs / small.macs, "training_bytes": large.training_bytes / small.training_bytes}
-    if large.attention_macs and small.attention_macs:
+    if large.attention_macs and small.attention_macs and large.attention_share:
         found["attention_macs"] = large.attention_macs / small.attention_macs
         found["attention_share"] = large.attention_share
     return found

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vitreous.errors import DataError, VitreousError
-from vitreous.evaluation.strangeness import fit_strangeness
+from vitreous.evaluation.strangeness import fit_strangeness, with_looks
 from vitreous.runs.decision import Strangeness
 
 
@@ -90,3 +91,55 @@ def test_an_empty_part_or_broken_features_are_refused():
         fit_strangeness(train, labels, train[:0], 3)
     with pytest.raises(VitreousError, match="not finite"):
         fit_strangeness(train * np.nan, labels, train, 3)
+
+
+@pytest.fixture
+def usual() -> tuple[Strangeness, np.ndarray, np.ndarray, np.ndarray]:
+    """A strangeness of features, looks and energy; and features, logits and looks of 50 fresh images like its own."""
+    rng = np.random.default_rng(5)
+
+    def seen(count: int) -> np.ndarray:
+        return rng.normal(size=(count, 9))
+
+    def logits(labels: np.ndarray) -> np.ndarray:
+        return 6 * np.eye(3)[labels] + rng.normal(size=(len(labels), 3))
+
+    (train, labels), (val, val_labels), (fresh, fresh_labels) = (
+        features(n, 16, s) for n, s in ((600, 0), (300, 1), (50, 2))
+    )
+    fitted = fit_strangeness(train, labels, val, 3)
+    fitted = with_looks(fitted, seen(600), seen(300), val, logits(val_labels))
+    return fitted, fresh, logits(fresh_labels), seen(50)
+
+
+def test_usual_images_spread_evenly_when_looks_and_energy_count_too(usual: tuple) -> None:
+    fitted, *said = usual
+    assert 0.35 < fitted.strange(*said).mean() < 0.65
+
+
+def test_each_of_the_three_alone_makes_an_image_strange(usual: tuple) -> None:
+    fitted, own, logits, seen = usual
+    assert fitted.strange(own + 40, logits, seen).min() == 1
+    assert fitted.strange(own, logits * 0, seen).min() == 1
+    assert fitted.strange(own, logits, seen + 20).min() == 1
+
+
+def test_a_stranger_by_looks_survives_saving_and_old_files_know_the_distance_alone(
+    usual: tuple, tmp_path: Path
+) -> None:
+    fitted, *said = usual
+    fitted.save(tmp_path / "new.npz")
+    again = Strangeness.load(tmp_path / "new.npz")
+    np.testing.assert_array_equal(again.strange(*said), fitted.strange(*said))
+    replace(fitted, beside=None).save(tmp_path / "old.npz")
+    old = Strangeness.load(tmp_path / "old.npz")
+    assert old.beside is None
+    np.testing.assert_array_equal(old.strange(*said), fitted.score(said[0]))
+
+
+def test_digits_that_engines_differ_in_make_no_image_stranger_than_itself(usual: tuple) -> None:
+    fitted, own, logits, seen = usual
+    jitter = 1 + 1e-5 * np.random.default_rng(0).normal(size=own.shape)
+    assert fitted.beside is not None
+    before, after = fitted.strange(own, logits, seen), fitted.strange(own * jitter, logits, seen)
+    assert np.abs(before - after).max() <= 2 / len(fitted.beside.reference)

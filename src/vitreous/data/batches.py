@@ -64,7 +64,7 @@ class TrainBatches:
         """
         assert len(labels) == len(store) > 0
         self.store = store
-        self.labels = np.asarray(labels, np.float32 if np.ndim(labels) == 2 else np.int64)
+        self.labels: np.ndarray = np.asarray(labels, np.float32 if np.ndim(labels) == 2 else np.int64)
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment

@@ -8,10 +8,12 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from vitreous.errors import DataError, VitreousError
-from vitreous.runs.decision import Strangeness
+from vitreous.runs.decision import Beside, Strangeness, energies, log_distance
 
 SMALLEST_VARIANCE = 1e-6
 """Variance that a direction is given at least, as a share of the mean variance, so that constant features stay finite."""
+SMALLEST_DEVIATION = 1e-3
+"""Deviation that each of the three numbers is given at least."""
 
 
 def fit_strangeness(
@@ -43,6 +45,26 @@ def fit_strangeness(
         reference=np.empty(0, np.float32),
     )
     return replace(fitted, reference=np.sort(fitted.distances(val)).astype(np.float32))
+
+
+def with_looks(
+    fitted: Strangeness,
+    train_looks: np.ndarray,
+    val_looks: np.ndarray,
+    val_features: np.ndarray,
+    val_logits: np.ndarray,
+) -> Strangeness:
+    """A fitted strangeness that also knows how images usually look and how sure the logits usually are.
+
+    train_looks: (n, s) of `inputs.looks`; the others of the m validation images.
+    """
+    own = fit_strangeness(train_looks, np.zeros(len(train_looks), np.int64), val_looks, 1)
+    distances, energy = fitted.distances(val_features), energies(val_logits)
+    voices = np.stack([log_distance(distances), log_distance(own.distances(val_looks)), energy], axis=1)
+    spread = np.maximum(voices.std(axis=0), SMALLEST_DEVIATION)
+    beside = Beside(own, np.stack([voices.mean(axis=0), spread], axis=1), np.empty(0, np.float32))
+    reference = np.sort(beside.largest(distances, val_looks, energy)).astype(np.float32)
+    return replace(fitted, beside=replace(beside, reference=reference))
 
 
 def _whitening(within: np.ndarray, overall: np.ndarray, degrees: int) -> np.ndarray:

@@ -2,8 +2,10 @@
 
     command    vitreous train DATA --init timm:NAME --method probe        (or: --method head)
     hardware   two CPU cores
-    time       not measured yet; a probe takes one forward pass of every image and seconds after it
-    expected   not measured yet
+    time       a probe takes one forward pass of every image and seconds after it: 14 s in all for 830 satellite scenes at 32 px with
+               vit_micro, one core; the head alone 31 s for 20 epochs (benchmarks/transfer.py)
+    expected   there 64.3 % (probe) and 65.4 % (head) from weights of CIFAR-10, against 76.1 % fine-tuned: features of a small model
+               carry less far than those of a large one, which was not at hand
 
 A probe sees no augmentation, since each image's features are computed once. The head alone sees the domain's augmentation
 without mixing, and takes a high learning rate, being one convex layer (arXiv:2111.06377, appendix A).

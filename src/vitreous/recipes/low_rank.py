@@ -2,8 +2,9 @@
 
     command    vitreous train DATA --init timm:NAME --method lora
     hardware   two CPU cores for ViT-Tiny; saves memory above all for large models on one GPU
-    time       not measured yet; a step costs about two thirds of fine-tuning, since frozen weights need no gradient
-    expected   not measured yet
+    time       77 s for 830 satellite scenes at 32 px and 20 epochs with vit_micro, one core (benchmarks/transfer.py): in so small a model
+               the adapters cost more than the gradients they save
+    expected   there 74.8 % from weights of CIFAR-10, against 76.1 % fine-tuned and 73.3 % from scratch (three seeds)
 
 Hu et al. 2022 (arXiv:2106.09685). The learning rate is some ten times that of fine-tuning, and the same in all blocks.
 """

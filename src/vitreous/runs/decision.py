@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 
 SAME_DISTANCE = 1e-4
 """Relative difference of two distances that is put down to rounding."""
+SAME_DEVIATION = 2e-3
+"""The same of numbers in deviations, where the last digits, in which engines differ, count for more."""
+_ARRAYS = ("means", "whitening", "centre", "reference")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Strangeness:
     """float32 (d,): the mean feature."""
     reference: np.ndarray
     """float32 (m,), ascending: distances of the validation images."""
+    beside: Beside | None = None
+    """What else makes an image strange; None for the distance alone."""
 
     def whitened(self, features: np.ndarray) -> np.ndarray:
         """features (b, d) -> float32 (b, r), where the spread within classes is 1 in every direction."""
@@ -69,8 +74,14 @@ class Strangeness:
         squared = squared_distances(self.whitened(features), self.means)
         return np.sqrt(np.maximum(squared.min(axis=1), 0))
 
+    def strange(self, features: np.ndarray, logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """features (b, d), logits (b, k) and `inputs.looks` (b, s) of images -> strangeness (b,) in [0, 1]."""
+        if self.beside is None:
+            return self.score(features)
+        return self.beside.score(self.distances(features), seen, energies(logits))
+
     def score(self, features: np.ndarray) -> np.ndarray:
-        """features (b, d) -> strangeness (b,) in [0, 1]; 1 is stranger than every validation image.
+        """features (b, d) -> strangeness (b,) in [0, 1] by the distance alone; 1 is stranger than every validation image.
 
         Distances closer than `SAME_DISTANCE` count as equal: the last digits differ between engines and batch sizes, and
         a validation image must not become stranger than itself by them.
@@ -78,14 +89,65 @@ class Strangeness:
         distances = self.distances(features) * (1 - SAME_DISTANCE)
         return np.searchsorted(self.reference, distances, side="left") / len(self.reference)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything but `beside`, by name."""
+        return {name: getattr(self, name) for name in _ARRAYS}
+
     def save(self, path: Path) -> None:
+        more = {} if self.beside is None else self.beside.arrays()
         with path.open("wb") as file:
-            np.savez(file, means=self.means, whitening=self.whitening, centre=self.centre, reference=self.reference)
+            np.savez(file, **self.arrays(), **more)
 
     @classmethod
     def load(cls, path: Path) -> Strangeness:
+        """What `save` wrote, also that of versions that knew the distance alone."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in ("means", "whitening", "centre", "reference")})
+            beside = Beside.of(arrays) if "scales" in arrays else None
+            return cls(**{name: arrays[name] for name in _ARRAYS}, beside=beside)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How an image looks and how unsure the logits are, beside the distance of its features: whichever of the three is
+    most unusual counts. Each is measured in deviations of the validation images from their mean, distances as logarithms.
+    """
+
+    looks: Strangeness
+    """Of `inputs.looks`, all images one cloud."""
+    scales: np.ndarray
+    """float64 (3, 2): mean and deviation over the validation images of feature distance, distance of looks, energy."""
+    reference: np.ndarray
+    """float32 (m,), ascending: the largest of the three for each validation image."""
+
+    def largest(self, distances: np.ndarray, seen: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """distances (b,), `inputs.looks` (b, s) and energy (b,) -> the most unusual of the three (b,), in deviations."""
+        voices = np.stack([log_distance(distances), log_distance(self.looks.distances(seen)), energy], axis=1)
+        return ((voices - self.scales[:, 0]) / self.scales[:, 1]).max(axis=1)
+
+    def score(self, distances: np.ndarray, seen: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """The same -> strangeness (b,) in [0, 1]: the share of validation images that were less strange. Differences of
+        `SAME_DEVIATION` count as none, as those of `SAME_DISTANCE` do."""
+        found = self.largest(distances, seen, energy) - SAME_DEVIATION
+        return np.searchsorted(self.reference, found, side="left") / len(self.reference)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        own = {f"looks_{name}": array for name, array in self.looks.arrays().items()}
+        return {**own, "scales": self.scales, "combined": self.reference}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Beside:
+        own = Strangeness(**{name: arrays[f"looks_{name}"] for name in _ARRAYS})
+        return cls(own, arrays["scales"], arrays["combined"])
+
+
+def log_distance(distances: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(distances, 1e-6))
+
+
+def energies(logits: np.ndarray) -> np.ndarray:
+    """Energy of logits (b, k) -> (b,): large where no class has evidence (Liu et al. 2020, arXiv:2010.03759, eq. 4)."""
+    largest = logits.max(axis=1)
+    return -(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))).astype(np.float64)
 
 
 def squared_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:

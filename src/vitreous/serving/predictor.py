@@ -20,6 +20,7 @@ from vitreous.engines import Engine, load_engine
 from vitreous.errors import UsageError, VitreousError
 from vitreous.inputs import ImageSource, Raster, normalise, open_image, prepare
 from vitreous.inputs.decode import FILE_FORMATS, MAX_PIXELS
+from vitreous.inputs.looks import looks
 from vitreous.runs import Prediction, RunFolder, decide
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class Predictor:
         if not np.isfinite(outputs.logits).all():
             raise VitreousError("The model gave outputs that are not finite numbers.")
         strangeness = self.run.strangeness
-        strange = np.zeros(len(batch)) if strangeness is None else strangeness.score(outputs.features)
+        strange = np.zeros(len(batch))
+        if strangeness is not None:
+            strange = strangeness.strange(outputs.features, outputs.logits, looks(batch, self.spec))
         return decide(
             self.run.scores(outputs.logits),
             strange,

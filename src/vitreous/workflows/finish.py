@@ -26,11 +26,11 @@ from vitreous.evaluation.calibration import Temperature, fit_label_temperature, 
 from vitreous.evaluation.evaluate import PartResult, evaluate_part, metrics_document
 from vitreous.evaluation.fitted import Fitted, fit
 from vitreous.evaluation.multilabel import evaluate_labels, fit_label_thresholds
-from vitreous.evaluation.strangeness import fit_strangeness
+from vitreous.evaluation.strangeness import fit_strangeness, with_looks
 from vitreous.evaluation.words import counted
 from vitreous.models.lora import without_lora
 from vitreous.runs.atomic import sha256_file, write_json, write_with
-from vitreous.runs.decision import probabilities, sigmoids
+from vitreous.runs.decision import energies, probabilities, sigmoids
 from vitreous.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -50,7 +50,7 @@ from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisati
 from vitreous.workflows.environment import processor, versions
 from vitreous.workflows.pages import Usual, write_pages
 from vitreous.workflows.reporter import Reporter
-from vitreous.workflows.score import outputs
+from vitreous.workflows.score import outputs, store_looks
 from vitreous.workflows.setup import FEATURES_FROM, Setup
 
 
@@ -62,6 +62,8 @@ class Scored:
     labels: np.ndarray
     groups: list[str]
     outputs: Outputs
+    looks: np.ndarray
+    """`inputs.looks` of every image (n, s)."""
 
 
 def finish(path: Path, state: TrainState, setup: Setup, data: str, reporter: Reporter, began: float) -> RunFolder:
@@ -174,7 +176,7 @@ def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter:
     with reporter.task(f"scoring {part}", "images") as progress:
         found = outputs(engine, store, progress.update)
     groups = [setup.material.split.groups[row] for row in store.indices]
-    return Scored(store, setup.labels(store), groups, found)
+    return Scored(store, setup.labels(store), groups, found, store_looks(store))
 
 
 def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, reporter: Reporter) -> Usual:
@@ -185,6 +187,7 @@ def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, repo
     # Images with several labels belong to no one class: what is usual is then one cloud.
     kinds = np.zeros(len(features), np.int64) if setup.facts.several_labels else setup.labels(store)
     fitted = fit_strangeness(features, kinds, val.outputs.features, len(setup.spec.classes))
+    fitted = with_looks(fitted, store_looks(store), val.looks, val.outputs.features, val.outputs.logits)
     write_with(path / STRANGENESS, fitted.save)
     return Usual(store, fitted.whitened(features))
 
@@ -290,7 +293,9 @@ def _write_predictions(run: RunFolder, parts: dict[str, Scored], setup: Setup) -
     split, classes = setup.material.split, setup.spec.classes
     for part, scored in parts.items():
         scores, thresholds = run.scores(scored.outputs.logits), run.thresholds
-        strange = strangeness.score(scored.outputs.features)
+        assert strangeness.beside is not None
+        distances = strangeness.distances(scored.outputs.features)
+        strange = strangeness.beside.score(distances, scored.looks, energies(scored.outputs.logits))
         for row, index in enumerate(scored.store.indices):
             best = int(scores[row].argmax())
             rows.append(

@@ -15,6 +15,7 @@ from vitreous.data.batches import eval_batches
 from vitreous.engines import Engine, Outputs
 from vitreous.engines.cpu import fast_matmul
 from vitreous.evaluation import metrics
+from vitreous.inputs.looks import looks
 from vitreous.runs.decision import probabilities
 from vitreous.training.precision import autocast
 from vitreous.training.team import ALONE, Team, is_sharded
@@ -34,6 +35,11 @@ def outputs(engine: Engine, store: PixelStore, progress: Callable[[int, int], No
         if progress is not None:
             progress(done, len(store))
     return Outputs(np.concatenate(logits), np.concatenate(features))
+
+
+def store_looks(store: PixelStore) -> np.ndarray:
+    """`inputs.looks` of every image of the store (n, s), in its order."""
+    return np.concatenate([looks(batch, store.spec) for batch in eval_batches(store, EVAL_BATCH)])
 
 
 def validator(
