@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from model_speed import CLASSES, TRAINING, Shape, models
-from record import write
+from record import FOLDER, write
 from sklearn.datasets import load_digits
 from timing import interleaved, milliseconds
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ from vitreous.training.step import backward, gradient_norm, update
 
 SHAPES = {name.split(",")[0]: shape for name, shape in TRAINING.items()}
 RATE = 1e-3
+CURVE_RATE = 2e-4
+"""Learning rate of the losses that are compared: without a warm-up a larger one makes the deep shapes jump, each its own way."""
 CURVE = {"digits": 200, "cifar": 60}
 """Steps whose losses are compared."""
 
@@ -51,10 +54,10 @@ Step = Callable[[Tensor, Tensor], Tensor]
 """(images, labels) -> loss of the step."""
 
 
-def plain(model: nn.Module, *, bf16: bool = False, weight_decay: float = 0.01) -> Step:
+def plain(model: nn.Module, *, bf16: bool = False, weight_decay: float = 0.01, rate: float = RATE) -> Step:
     """The loop of a tutorial. weight_decay: 0.01 is the default of `torch.optim.AdamW`."""
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay)
 
     def step(images: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad()
@@ -67,11 +70,13 @@ def plain(model: nn.Module, *, bf16: bool = False, weight_decay: float = 0.01) -
     return step
 
 
-def ours(model: nn.Module, precision: Precision, *, weight_decay: float = 0.01, clip_norm: float = 1.0) -> Step:
+def ours(
+    model: nn.Module, precision: Precision, *, weight_decay: float = 0.01, clip_norm: float = 1.0, rate: float = RATE
+) -> Step:
     """What `training.loop.fit` does at each step."""
     model.train()
     optim = OptimConfig(
-        lr=RATE, weight_decay=weight_decay, beta1=0.9, beta2=0.999, clip_norm=clip_norm, ema_decay=0.999
+        lr=rate, weight_decay=weight_decay, beta1=0.9, beta2=0.999, clip_norm=clip_norm, ema_decay=0.999
     )
     settings = FitSettings(1000, optim, precision, "cpu", 0, 100, 100, 25)
     state = TrainState(model, Ema(model, 0.999), make_optimizer(model, optim), gradient_scaler(precision, "cpu"))
@@ -81,7 +86,7 @@ def ours(model: nn.Module, precision: Precision, *, weight_decay: float = 0.01, 
         with fast_matmul():
             loss = backward(state, images, F.one_hot(labels, CLASSES).float(), settings, objective)
             gradient_norm(state, clip_norm)
-            update(state, RATE)
+            update(state, rate)
             state.step += 1
         return loss
 
@@ -126,9 +131,9 @@ def curves(shape: Shape, count: int) -> dict[str, Any]:
     built = models(shape)
     twin = copy.deepcopy(built["ours, eager"])
     candidates = {
-        "timm": plain(built["timm"], weight_decay=0),
-        "ours, fp32": ours(twin, "fp32", weight_decay=0, clip_norm=0),
-        "ours, bf16": ours(built["ours, eager"], "bf16", weight_decay=0, clip_norm=0),
+        "timm": plain(built["timm"], weight_decay=0, rate=CURVE_RATE),
+        "ours, fp32": ours(twin, "fp32", weight_decay=0, clip_norm=0, rate=CURVE_RATE),
+        "ours, bf16": ours(built["ours, eager"], "bf16", weight_decay=0, clip_norm=0, rate=CURVE_RATE),
     }
     order = np.random.default_rng(0)
     losses: dict[str, list[float]] = {name: [] for name in candidates}
@@ -169,9 +174,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1, help="1: processor time; more: wall time")
     parser.add_argument("--curves", action="store_true")
+    parser.add_argument("--curves-alone", action="store_true", help="put them into the results that are there")
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     torch.manual_seed(0)
+    if wanted.curves_alone:
+        kept = json.loads((FOLDER / "training_speed.json").read_text(encoding="utf-8"))
+        kept["curves"] = {name: curves(SHAPES[name], count) for name, count in CURVE.items()}
+        print(write("training_speed", kept), kept["curves"])
+        return
     facts: dict[str, Any] = {"threads": wanted.threads, "gflops": product_speed(), "work": {}, "curves": {}}
     print({name: round(value) for name, value in facts["gflops"].items()})
     with keep_memory():  # the others gain by it too

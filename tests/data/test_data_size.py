@@ -140,3 +140,16 @@ def test_repeats_leave_the_length_of_an_epoch_and_miss_no_image() -> None:
     seen = np.concatenate([repeated.rows(step) for step in range(21)])
     assert (np.bincount(seen, minlength=21) == 6).all()
     assert np.array_equal(_batches(replace(AUGMENTATION["natural"], repeats=3), 6, 21).rows(17), repeated.rows(17))
+
+
+def test_repeats_end_before_training_does_and_the_stream_of_images_goes_on() -> None:
+    batches = _batches(replace(AUGMENTATION["natural"], repeats=3), 6, 24)
+    batches.strong_until_step = 4
+    before = np.concatenate([batches.rows(step)[:2] for step in range(4)])
+    after = np.concatenate([batches.rows(step) for step in range(4, 8)])
+    assert all(len(np.unique(batches.rows(step))) == 2 for step in range(4))
+    assert all(len(np.unique(batches.rows(step))) == 6 for step in (4, 5, 7))  # 6 lies in two passes
+    # Eight images of the first pass were seen with copies; the rest of it follows, then the next pass.
+    assert sorted([*before, *after[:16]]) == list(range(24))
+    images, _ = batches.batch(5)
+    assert len(images) == 6

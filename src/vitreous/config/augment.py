@@ -55,7 +55,7 @@ class AugmentConfig:
     mix_until: float | None = None
     """Share of all steps after which mixing stops, so that training ends on clean images; in [0, 1]."""
     strong_until: float | None = None
-    """Share of all steps after which RandAugment, 3-Augment and erasing stop, for the same reason; in [0, 1]."""
+    """Share of all steps after which RandAugment, 3-Augment, erasing and repeats stop, for the same reason; in [0, 1]."""
     repeats: int | None = None
     """Differently changed copies of an image in one batch (repeated augmentation, arXiv:1901.09335); 1 switches it off. An
     epoch has as many batches as without, of 1/repeats of the images."""

@@ -58,7 +58,7 @@ class TrainBatches:
         meaning. order: the n rows that an epoch shows, in their order: a permutation of 0 to n - 1, or with some more
         often than others (`data.sampling`); the same each time it is asked for an epoch. Shuffled by `seed` where None.
         size: (height, width) of the images of a step, at most the spec's; the spec's where None. strong_until_step: first step
-        without RandAugment, 3-Augment and erasing; there is none where None.
+        without RandAugment, 3-Augment, erasing and repeats; there is none where None.
 
         Raises DataError for weights that are negative, not finite, or all 0.
         """
@@ -84,7 +84,13 @@ class TrainBatches:
         """int64 (batch_size,): the rows of the store in this step's batch."""
         repeats = self.augment.config.repeats or 1
         different = -(-self.batch_size // repeats)
-        stream = np.arange(step * different, (step + 1) * different)
+        turn = self.strong_until_step
+        if turn is None or step < turn:
+            begin = step * different
+        else:  # without copies the stream goes on where it was, by whole batches
+            begin = turn * different + (step - turn) * self.batch_size
+            repeats, different = 1, self.batch_size
+        stream = np.arange(begin, begin + different)
         epochs, places = np.divmod(stream, len(self.store))
         rows = np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
         # Copies stand apart, because mixing joins neighbours.
