@@ -93,3 +93,22 @@ def test_strangeness_is_saved_without_pickle(tmp_path: Path) -> None:
     np.savez(file, means=np.array([object()]), whitening=1, centre=1, reference=1)
     with pytest.raises(ValueError, match="allow_pickle"):
         Strangeness.load(file)
+
+
+SCORES = np.array([[0.55, 0.35, 0.10], [0.30, 0.65, 0.05], [0.10, 0.15, 0.75]])
+
+
+def test_an_operating_point_calls_its_class_from_its_threshold_on_and_the_next_likeliest_below() -> None:
+    answers = decide(SCORES, np.zeros(3), ("sick", "well", "other"), 0.6, point=(0, 0.25))
+    assert [answer.label for answer in answers] == ["sick", "sick", "other"]
+    assert answers[1].score == 0.30 and not answers[1].abstain
+    strict = decide(SCORES, np.zeros(3), ("sick", "well", "other"), 0.0, point=(0, 0.9))
+    assert [answer.label for answer in strict] == ["well", "well", "other"]
+    assert [answer.top for answer in answers] == [answer.top for answer in strict]
+
+
+def test_a_conformal_set_holds_the_likeliest_class_and_all_above_its_threshold() -> None:
+    answers = decide(SCORES, np.zeros(3), ("sick", "well", "other"), 0.0, set_from=0.3)
+    assert [answer.set for answer in answers] == [["sick", "well"], ["well", "sick"], ["other"]]
+    assert decide(SCORES, np.zeros(3), ("sick", "well", "other"), 0.0, set_from=0.9)[0].set == ["sick"]
+    assert "set" not in decide(SCORES, np.zeros(3), ("sick", "well", "other"), 0.0)[0].to_dict()

@@ -227,3 +227,23 @@ print(json.dumps([predictor.engine.name, predictor.predict([image])[0].label, pr
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["onnxruntime", "green", "green", "occlusion", []]
+
+
+def test_an_operating_point_of_the_run_decides_the_label(exported: Path, colors: Path) -> None:
+    plain = Predictor.load(exported, "onnxruntime")
+    images = sorted(colors.glob("*/*"))[::7]
+    point = plain.run.point("red:recall")
+    answers = Predictor.load(exported, "onnxruntime", point="red:recall").predict(images)
+    for answer, usual in zip(answers, plain.predict(images), strict=True):
+        assert (answer.label == "red") == (dict(usual.top)["red"] >= point[1])
+        assert answer.set is not None and usual.label in answer.set
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [("rad:recall", "Did you mean 'red'"), ("red:precision", "red:recall, red:false_alarms"), ("red", "class")],
+)
+def test_a_point_that_the_run_does_not_have_is_refused_with_those_it_has(exported: Path, point: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Predictor.load(exported, "onnxruntime", point=point)
+    assert said in f"{caught.value.message} {caught.value.hint}"

@@ -28,6 +28,9 @@ class PredictArguments(Common):
     """Classes listed for an image, best first."""
     engine: str = "auto"
     """auto, packed, packed-bf16, eager or onnxruntime."""
+    point: str | None = None
+    """Operating point of the run to answer by: CLASS:recall or CLASS:false_alarms (95 % and 5 %, fitted on validation). That class
+    is then the label from its threshold on."""
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""
     resume: bool = False
@@ -46,7 +49,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.predict import predict
     from vitreous.workflows.summary import aligned
 
-    predictor = Predictor.load(parsed.run, parsed.engine, parsed.threads)
+    predictor = Predictor.load(parsed.run, parsed.engine, parsed.threads, parsed.point)
     console.say(describe(predictor.engine))
     found = predict(
         predictor,

@@ -22,6 +22,9 @@ class ServeConfig:
     """File whose first line is the bearer token every request but health probes must carry."""
     engine: str = "auto"
     """What executes the model: auto, packed, packed-bf16, eager or onnxruntime."""
+    point: str | None = None
+    """Operating point of the run to answer by: CLASS:recall or CLASS:false_alarms (95 % and 5 %, fitted on validation). That class
+    is then the label from its threshold on."""
     threads: int | None = None
     """Cores used inside one forward pass; all that this process may use when absent."""
     max_batch: int = 8

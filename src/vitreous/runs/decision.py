@@ -34,14 +34,16 @@ class Prediction:
     """Where the image came from, when it came from a file."""
     labels: list[tuple[str, float]] | None = None
     """Of a model whose images may have several labels or none: those whose score reaches the label's threshold, best first."""
+    set: list[str] | None = None
+    """Classes among which the true one is nine times in ten, likeliest first (split conformal prediction); None where the run
+    has no such threshold."""
 
     def to_dict(self) -> dict[str, Any]:
         """The form of `--json` and of the server: `top`, and `labels` where there may be several, as [{"label", "score"}]."""
         found = {**asdict(self), "top": _listed(self.top)}
-        if self.labels is None:
-            del found["labels"]
-            return found
-        return {**found, "labels": _listed(self.labels)}
+        if self.labels is not None:
+            found["labels"] = _listed(self.labels)
+        return {name: value for name, value in found.items() if value is not None or name not in ("labels", "set")}
 
 
 def _listed(scores: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
@@ -163,6 +165,11 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def _conformal_set(probability: np.ndarray, classes: Sequence[str], least: float) -> list[str]:
+    ranked = np.argsort(-probability, kind="stable")
+    return [str(classes[i]) for place, i in enumerate(ranked) if place == 0 or probability[i] >= least]
+
+
 def sigmoids(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Probability (b, k) of each label by itself, float64: the sigmoid of logits (b, k) divided by the temperature."""
     scaled = logits.astype(np.float64) / temperature
@@ -178,28 +185,37 @@ def decide(
     top: int = 5,
     paths: Sequence[str | None] | None = None,
     thresholds: np.ndarray | None = None,
+    point: tuple[int, float] | None = None,
+    set_from: float | None = None,
 ) -> list[Prediction]:
     """Calibrated probabilities (b, k) and strangeness (b,) to one `Prediction` an image.
 
-    thresholds: (k,) for images that may have several labels; None where each has one.
+    thresholds: (k,) for images that may have several labels; None where each has one. point: a class and the score from which
+    an image is called so, whatever the others score; below it the likeliest other class is the label, and an unsure score is no
+    reason to abstain. set_from: the score from which a class is in the conformal set.
     """
     answers = []
     for row, (probability, strange) in enumerate(zip(scores, strangeness, strict=True)):
         order = [int(index) for index in np.argsort(-probability, kind="stable")[:top]]
-        best = float(probability[order[0]])
+        likeliest = order[0]
+        if point is not None and (probability[point[0]] >= point[1]) != (likeliest == point[0]):
+            likeliest = point[0] if likeliest != point[0] else int(np.argsort(-probability, kind="stable")[1])
+        best = float(probability[likeliest])
+        unsure = point is None and best < abstain_below
         labels = None
         if thresholds is not None:
             ranked = np.argsort(-probability, kind="stable")
             labels = [(str(classes[i]), float(probability[i])) for i in ranked if probability[i] >= thresholds[i]]
         answers.append(
             Prediction(
-                label=classes[order[0]],
+                label=classes[likeliest],
                 score=best,
                 top=[(classes[index], float(probability[index])) for index in order],
-                abstain=bool(best < abstain_below or strange >= 1.0),
+                abstain=bool(unsure or strange >= 1.0),
                 ood=float(strange),
                 path=paths[row] if paths else None,
                 labels=labels,
+                set=None if set_from is None else _conformal_set(probability, classes, set_from),
             )
         )
     return answers

@@ -17,7 +17,7 @@ import numpy as np
 
 from vitreous.config.convert import from_dict
 from vitreous.config.input import InputSpec
-from vitreous.errors import RunError, UsageError
+from vitreous.errors import RunError, UsageError, unknown_name
 from vitreous.runs.atomic import sha256_file, write_json
 from vitreous.runs.decision import Strangeness, probabilities, sigmoids
 
@@ -130,6 +130,30 @@ class RunFolder:
         """Calibrated scores (b, k) of logits (b, k): those of a row sum to 1, or are each label's own where there may be
         several."""
         return (sigmoids if self.several_labels else probabilities)(logits, self.temperature)
+
+    @property
+    def set_from(self) -> float | None:
+        """The score from which a class is in the conformal set of an image; None for runs without it."""
+        conformal = self.facts.get("operating_points", {}).get("conformal")
+        return None if conformal is None else float(conformal["threshold"])
+
+    def point(self, text: str) -> tuple[int, float]:
+        """The class and its threshold that "CLASS:recall" or "CLASS:false_alarms" stands for, as validation fitted it.
+
+        Raises UsageError, naming what there is.
+        """
+        name, _, aim = text.rpartition(":")
+        points = self.facts.get("operating_points", {}).get("points", {})
+        if name not in self.classes:
+            raise unknown_name("class", name or text, self.classes)
+        aims = {found["aim"]: float(found["threshold"]) for found in points.get(name, ())}
+        if aim not in aims:
+            known = ", ".join(f"{name}:{each}" for each in aims) or "none"
+            raise UsageError(
+                f"The run {self.name!r} has no operating point {text!r}; of this class it has {known}.",
+                "Points are fitted in training, for classes that validation shows.",
+            )
+        return self.classes.index(name), aims[aim]
 
     @property
     def abstain_below(self) -> float:

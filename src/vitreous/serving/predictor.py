@@ -33,17 +33,23 @@ class Predictor:
 
     run: RunFolder
     engine: Engine
+    point: tuple[int, float] | None = None
+    """The class that is looked for and its threshold; None to name the likeliest class."""
 
     @classmethod
-    def load(cls, run: str | Path | RunFolder, engine: str = "auto", threads: int | None = None) -> Predictor:
+    def load(
+        cls, run: str | Path | RunFolder, engine: str = "auto", threads: int | None = None, point: str | None = None
+    ) -> Predictor:
         """Open a run folder and start an engine for it.
 
         engine: auto, packed, packed-bf16, eager or onnxruntime. threads: cores inside one forward pass; all this process may use when None.
-        Raises RunError for a folder that cannot be used, UsageError for an unknown engine, MissingExtraError.
+        point: an operating point of the run, such as "pneumonia:recall". Raises RunError for a folder that cannot be used,
+        UsageError for an unknown engine or point, MissingExtraError.
         """
         folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
         folder.require_classes()
-        return cls(folder, load_engine(folder, engine, threads))
+        chosen = None if point is None else folder.point(point)
+        return cls(folder, load_engine(folder, engine, threads), chosen)
 
     @property
     def spec(self) -> InputSpec:
@@ -100,6 +106,8 @@ class Predictor:
             top=top,
             paths=paths,
             thresholds=self.run.thresholds,
+            point=self.point,
+            set_from=self.run.set_from,
         )
 
     def predict(self, sources: Iterable[ImageSource], top: int = 5, batch_size: int = 32) -> list[Prediction]:

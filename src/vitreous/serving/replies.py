@@ -30,6 +30,12 @@ class PredictionReply(BaseModel):
         exclude_if=lambda labels: labels is None,
     )
 
+    set: list[str] | None = Field(
+        default=None,
+        description="Classes among which the true one is nine times in ten, likeliest first.",
+        exclude_if=lambda classes: classes is None,
+    )
+
     @classmethod
     def of(cls, prediction: Prediction) -> PredictionReply:
         return cls(
@@ -41,6 +47,7 @@ class PredictionReply(BaseModel):
             labels=None
             if prediction.labels is None
             else [LabelScore(label=label, score=score) for label, score in prediction.labels],
+            set=prediction.set,
         )
 
 

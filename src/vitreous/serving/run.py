@@ -36,7 +36,7 @@ def serve_run(run: str | Path, config: ServeConfig, ready: Callable[[str], None]
     """Load a run folder and serve it until a signal comes. Raises what `Predictor.load` and `serve` raise."""
     require_server()
     prepare_process()
-    return serve(Predictor.load(run, config.engine, config.threads), config, ready)
+    return serve(Predictor.load(run, config.engine, config.threads, config.point), config, ready)
 
 
 def serve(predictor: Predictor, config: ServeConfig, ready: Callable[[str], None] | None = None) -> int:

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 class Classifier:
     """What `vitreous.load` and `vitreous.train` return."""
 
-    def __init__(self, run: RunFolder, engine: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, run: RunFolder, engine: str = "auto", threads: int | None = None, point: str | None = None
+    ) -> None:
         self.run = run
-        self._engine_name, self._threads = engine, threads
+        self._engine_name, self._threads, self._point = engine, threads, point
 
     def predict(self, images: ImageSource | Iterable[ImageSource], top: int = 5) -> list[Prediction]:
         """One `Prediction` an image: paths, encoded bytes, Pillow images, arrays (h, w, c) or tensors (c, h, w).
@@ -86,7 +88,7 @@ class Classifier:
     @cached_property
     def predictor(self) -> Predictor:
         """The run and the engine that executes it, loaded when first needed."""
-        return Predictor.load(self.run, self._engine_name, self._threads)
+        return Predictor.load(self.run, self._engine_name, self._threads, self._point)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -114,9 +116,13 @@ class Classifier:
         return f"Classifier({str(self.run.path)!r}, {self.run.architecture['name']}, {len(self.classes)} classes)"
 
 
-def load(path: str | Path, engine: str = "auto", threads: int | None = None) -> Classifier:
-    """Open a run folder. Raises RunError when it is absent, unfinished or damaged."""
-    return Classifier(RunFolder.open(path), engine, threads)
+def load(path: str | Path, engine: str = "auto", threads: int | None = None, point: str | None = None) -> Classifier:
+    """Open a run folder. point: an operating point to answer by, such as "pneumonia:recall". Raises RunError when the folder is
+    absent, unfinished or damaged, UsageError for a point that it does not have."""
+    run = RunFolder.open(path)
+    if point is not None:
+        run.point(point)
+    return Classifier(run, engine, threads, point)
 
 
 def train(data: object, *, config: TrainConfig | str | Path | None = None, **settings: Any) -> Classifier:

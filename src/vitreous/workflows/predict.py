@@ -77,7 +77,7 @@ def predict(
         raise UsageError(f"--out {out.name!r} has no known ending.", f"Use one of {', '.join(WRITERS)}.")
     if out.exists() and not (resume or overwrite):
         raise UsageError(f"{str(out)!r} exists already.", "Replace it with --overwrite, or name another file.")
-    part = _Part(out.with_name(f"{out.name}.part"), {"version": predictor.run.version, "top": top})
+    part = _Part(out.with_name(f"{out.name}.part"), _head(predictor, top))
     if resume and not overwrite and out.exists() and not part.path.exists():
         return _finished(predictor, paths, out, reporter)
     before = part.rows(replaceable=overwrite) if resume else []
@@ -223,6 +223,11 @@ class _Part:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in (self.head, *rows)))
 
 
+def _head(predictor: Predictor, top: int) -> dict[str, Any]:
+    point = {} if predictor.point is None else {"point": list(predictor.point)}
+    return {"version": predictor.run.version, "top": top, **point}
+
+
 def _finished(predictor: Predictor, paths: list[str], out: Path, reporter: Reporter) -> Predictions:
     """Nothing is left to do where `out` holds every image asked for that can be used; UsageError where it does not."""
     held = _paths_in(out)
@@ -333,15 +338,20 @@ def _checked(found: Predictions, paths: list[str]) -> Predictions:
 def _write_csv(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    several = ("labels",) if rows and "labels" in rows[0] else ()
-    writer.writerow(("path", "label", "score", "abstain", "ood", "top", *several))
+    more = [name for name in ("labels", "set") if rows and name in rows[0]]
+    writer.writerow(("path", "label", "score", "abstain", "ood", "top", *more))
     for row in rows:
-        given = ("|".join(entry["label"] for entry in row["labels"]),) if several else ()
+        given = ["|".join(_names(row[name])) for name in more]
         top = "; ".join(f"{entry['label']}={entry['score']:.4f}" for entry in row["top"])
         writer.writerow(
             (row["path"], row["label"], f"{row['score']:.6f}", row["abstain"], f"{row['ood']:.4f}", top, *given)
         )
     write_text(out, text.getvalue())
+
+
+def _names(entries: list[Any]) -> list[str]:
+    """Of labels with or without their scores."""
+    return [entry if isinstance(entry, str) else entry["label"] for entry in entries]
 
 
 def _write_jsonl(out: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:
