@@ -21,9 +21,13 @@ def split() -> Split:
     )
 
 
+def one_each(split: Split) -> list[tuple[str, ...]]:
+    return [(label,) for label in split.labels]
+
+
 @pytest.mark.parametrize("share", [0.1, 0.33, 0.5, 1.0])
 def test_every_class_keeps_its_share_in_whole_groups(split: Split, share: float) -> None:
-    kept = share_of_training(split, share, seed=0)
+    kept = share_of_training(split, one_each(split), share, seed=0)
     assert {split.parts[row] for row in kept} == {"train"}
     whole = Counter(split.labels[row] for row in split.indices("train"))
     assert all(
@@ -33,10 +37,18 @@ def test_every_class_keeps_its_share_in_whole_groups(split: Split, share: float)
 
 
 def test_a_larger_share_holds_every_smaller_one_and_the_seed_decides(split: Split) -> None:
-    small, large = (set(share_of_training(split, share, seed=0).tolist()) for share in (0.1, 0.3))
+    small, large = (set(share_of_training(split, one_each(split), share, seed=0).tolist()) for share in (0.1, 0.3))
     assert small < large
-    assert set(share_of_training(split, 0.1, seed=1).tolist()) != small
+    assert set(share_of_training(split, one_each(split), 0.1, seed=1).tolist()) != small
 
 
 def test_the_smallest_share_keeps_a_group_of_every_class(split: Split) -> None:
-    assert {split.labels[row] for row in share_of_training(split, 1e-6, seed=0)} == {"cat", "dog"}
+    assert {split.labels[row] for row in share_of_training(split, one_each(split), 1e-6, seed=0)} == {"cat", "dog"}
+
+
+def test_images_with_several_labels_are_shared_by_the_rarest_of_them(split: Split) -> None:
+    several = [tuple(name for n, name in enumerate("abcdef") if row % (n + 2) == 0) for row in range(360)]
+    kept = share_of_training(split, several, 0.2, seed=0)
+    assert len(kept) == pytest.approx(60, abs=14)
+    assert {name for row in kept for name in several[row]} == set("abcdef")
+    assert set(kept.tolist()) < set(share_of_training(split, several, 0.5, seed=0).tolist())

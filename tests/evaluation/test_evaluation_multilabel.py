@@ -106,7 +106,7 @@ def test_a_label_that_no_image_has_is_left_out_and_said(part: tuple[np.ndarray, 
     logits, labels = part
     labels = labels.copy()
     labels[:, 3] = 0
-    found = evaluate_labels(logits, labels, None, CLASSES, 1.0, np.array([0.5, 0.5, 0.5, 1.1]))
+    found = evaluate_labels(logits, labels, None, CLASSES, 1.0, np.full(4, 0.5))
     assert "'fish'" in found.notes[0]
     three = evaluate_labels(logits[:, :3], labels[:, :3], None, CLASSES[:3], 1.0, np.full(3, 0.5))
     assert found.metrics["macro_f1"]["value"] == pytest.approx(three.metrics["macro_f1"]["value"])

@@ -6,7 +6,7 @@ from scipy import stats
 
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import Interval, mean, wilson
-from vitreous.evaluation.paired import compare_pair
+from vitreous.evaluation.paired import compare_all, compare_pair
 from vitreous.evaluation.several import combined_p, mean_accuracy, seeds_decide, widened
 
 
@@ -98,3 +98,26 @@ def test_a_clear_difference_of_several_seeds_is_claimed() -> None:
     found = compare_pair(a, b, None, ("vit", "cnn"))
     assert found.settled and found.verdict.startswith("vit is better by 10")
     assert found.only_a == 3 * 40 + 3
+
+
+def test_equal_results_are_no_sign_that_seeds_differ() -> None:
+    hits = np.tile(np.arange(150) < 140, (3, 1))
+    found = compare_pair(hits, hits, None, ("a", "b"))
+    assert not found.more_seeds and found.more_images is None
+
+
+def test_one_group_of_images_gives_a_wide_interval_whatever_the_seeds_say() -> None:
+    hits = np.tile(np.arange(200) < 160, (3, 1))
+    found = mean_accuracy(hits, Grouping.of(["one patient"] * 200, 200))
+    assert found.low is not None and found.high is not None
+    assert found.high - found.low > 0.5
+
+
+def test_advice_survives_a_correction_that_unsettles_a_pair() -> None:
+    right = {name: np.ones(600, bool) for name in "abc"}
+    right["b"][:11], right["c"][:10] = False, False
+    right["a"][590:592] = False
+    pairs = compare_all({**right, "d": right["a"]}, None)
+    (pair,) = [each for each in pairs if (each.a, each.b) == ("a", "b")]
+    assert pair.mcnemar_p < 0.05 <= pair.holm_p
+    assert pair.more_images is not None and "more images would settle it" in pair.verdict

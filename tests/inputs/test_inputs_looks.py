@@ -45,3 +45,9 @@ def test_flat_grey_and_tiny_images_give_finite_numbers() -> None:
         spec = InputSpec(height=8, width=8, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
         found = looks(np.zeros(shape, np.float32), spec)
         assert np.isfinite(found).all() and len(found) == 2
+
+
+def test_large_images_are_looked_at_as_means_of_blocks() -> None:
+    small = photographs(4, side=64)
+    large = np.repeat(np.repeat(small, 3, axis=2), 3, axis=3)
+    np.testing.assert_allclose(looks(large, SPEC), looks(small, SPEC), atol=1e-4)

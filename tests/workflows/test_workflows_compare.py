@@ -222,6 +222,19 @@ def test_more_seeds_are_added_to_a_study_and_what_is_there_is_kept(
     assert found.facts["budget"].startswith("2 epochs")  # as the study was begun, whatever is asked for now
 
 
+def test_a_continued_study_keeps_what_it_was_begun_with(
+    call: Callable[..., Any], compared: Path, colors: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(compared, tmp_path / "out"))
+    study = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    (out / "study.json").write_text(json.dumps({**study, "margin": 0.03}), encoding="utf-8")
+    done = call("compare", colors, "--out", out, "--resume", *QUICK_FLAGS, "--json")
+    found = json.loads(done.stdout)
+    assert found["margin"] == 0.03
+    assert [entry["name"] for entry in found["models"]] == list(MODELS)
+    assert [len(entry["runs"]) for entry in found["models"]] == [1, 1]
+
+
 def test_equal_macs_give_the_cheaper_model_more_steps(colors: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     found = compare(
         colors, MODELS, config_of(tiny, out=tmp_path / "out", epochs=20), study=replace(QUICK, equal="macs")
@@ -287,6 +300,7 @@ def test_a_study_of_other_data_is_refused_before_any_training(
         (["--equal", "time"], "--equal time needs the time"),
         (["--equal", "macs", "--time", "5s"], "contradict each other"),
         (["--k-fold", "5"], "asks for every fold"),
+        (["--train-share", "0.5"], "--shares 0.5"),
         (["--margin", "2"], "--margin is a share"),
         (["--shares", "0.1,x"], "not a list of numbers"),
         (["--shares", "1.5"], "shares of the training part"),

@@ -115,6 +115,7 @@ def test_the_report_speaks_of_labels(run: RunFolder) -> None:
     ("flags", "said"),
     [
         (["--method", "probe"], "--method probe is for images with one label each"),
+        (["--recipe", "probe"], "--method probe is for images with one label each"),
         (["--balance", "sampler"], "--balance sampler is for images with one label each"),
         (["--loss.name", "cross-entropy"], "--loss.name cross-entropy is for images with one label each"),
     ],
@@ -134,3 +135,10 @@ def test_evaluation_of_single_labels_refuses_what_it_cannot_do(run: RunFolder, c
 def test_the_asymmetric_loss_trains_too(squares: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
     found = vitreous.train(squares, out=tmp_path / "out", **{**tiny, "loss": {"name": "asymmetric"}})
     assert found.run.facts["task"] == "multi_label"
+
+
+def test_several_seeds_choose_by_average_precision(squares: Path, tiny: dict[str, Any], tmp_path: Path) -> None:
+    found = vitreous.train(squares, out=tmp_path / "out", **{**tiny, "epochs": 2, "seeds": 2})
+    repeats = json.loads((tmp_path / "out" / "repeats.json").read_text(encoding="utf-8"))
+    best = max(repeats["runs"], key=lambda entry: entry["val"]["average_precision"])
+    assert repeats["status"] == "complete" and Path(best["run"]) == found.path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import tyro
@@ -11,6 +11,7 @@ import tyro
 from vitreous.cli.output import Console
 from vitreous.cli.parse import Common, listed, parse
 from vitreous.cli.profile import batch_sizes
+from vitreous.cli.train import flag_names
 from vitreous.config.study import Equal, StudyConfig
 from vitreous.config.train import TrainConfig
 from vitreous.errors import GateError, UsageError
@@ -26,7 +27,7 @@ class CompareArguments(TrainConfig, Common):
     data: tyro.conf.Positional[str]
     """As for train."""
     models: str = "vit_compact,resnet18"
-    """Names separated by commas."""
+    """Names separated by commas. A study that is continued has its own, and these besides where they are given."""
     seeds: int = 3
     """Trainings of each model, which differ in their seed alone (from --seed on)."""
     equal: Literal["auto"] | Equal = "auto"
@@ -63,11 +64,16 @@ def run(arguments: Sequence[str], console: Console) -> int:
     from vitreous.workflows.environment import require
 
     require("Comparing", "train")
-    from vitreous.workflows.study.compare import compare
+    from vitreous.workflows.study.compare import begun, compare
     from vitreous.workflows.study.view import study_text
 
     config = TrainConfig(**{field.name: getattr(parsed, field.name) for field in fields(TrainConfig)})
-    found = compare(parsed.data, listed(parsed.models), config, console, study)
+    models = listed(parsed.models)
+    if parsed.resume and begun(parsed.out):  # what is not given is as it was, and no default of a new study
+        given = flag_names(arguments)
+        models = models if "models" in given else []
+        config = config if "seeds" in given else replace(config, seeds=1)
+    found = compare(parsed.data, models, config, console, study)
     console.result(found.to_dict(), study_text(found))
     failed = [entry["name"] for entry in found.models if entry["failed"]]
     if failed and parsed.strict:

@@ -87,13 +87,13 @@ def _defaults(arguments: Sequence[str]) -> TrainArguments | None:
     path = _value_of("--config", arguments)
     if path is None:
         return None
-    stored = reopened(from_dict(TrainConfig, read_settings(Path(path))), _names(arguments))
+    stored = reopened(from_dict(TrainConfig, read_settings(Path(path))), flag_names(arguments))
     values: dict[str, Any] = {field.name: getattr(stored, field.name) for field in fields(TrainConfig)}
     values["out"] = None  # a run folder is never written into by repeating its settings
     return TrainArguments(data=tyro.MISSING, config=Path(path), **values)
 
 
-def _names(arguments: Sequence[str]) -> set[str]:
+def flag_names(arguments: Sequence[str]) -> set[str]:
     """The settings that flags set, as they are called in Python."""
     flags = (argument[2:].split("=", 1)[0] for argument in arguments if argument.startswith("--"))
     return {flag.replace("-", "_") for flag in flags}

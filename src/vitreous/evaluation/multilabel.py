@@ -104,11 +104,13 @@ def _metrics(
     found["label_accuracy"] = _shared((value, (each - value) / len(each)), grouping)
     found["macro_precision"] = _mean(labels, given, lambda own, called, _: _precision(own, called), scores, grouping)
     found["macro_recall"] = _mean(labels, given, lambda own, called, _: _precision(called, own), scores, grouping)
-    found["macro_f1"] = _mean(labels, given, lambda own, called, _: _f1(own, called, grouping), scores, grouping)
+    found["macro_f1"] = _mean(
+        labels, given, lambda own, called, _: influence.class_f1(own, called, grouping), scores, grouping
+    )
     found["micro_f1"] = _shared(_micro_f1(labels, given), grouping)
     found["auroc"] = _mean(labels, given, lambda own, _, score: _auroc(score, own, grouping), scores, grouping)
     found["average_precision"] = _mean(
-        labels, given, lambda own, _, score: _average_precision(score, own, grouping), scores, grouping
+        labels, given, lambda own, _, score: influence.class_average_precision(score, own, grouping), scores, grouping
     )
     losses = {"ece": ece, "brier": brier, "nll": nll}
     samples = resample(losses, scores, labels, grouping, seed)
@@ -128,8 +130,8 @@ def _mean(
     scores: np.ndarray,
     grouping: Grouping,
 ) -> Interval:
-    """Mean over the labels for which `score` of (labels there, labels given, scores) is defined."""
-    columns = (score(labels[:, k], given[:, k], scores[:, k]) for k in range(labels.shape[1]))
+    """Mean over the labels that some image has and for which `score` of (labels there, labels given, scores) is defined."""
+    columns = (score(labels[:, k], given[:, k], scores[:, k]) for k in range(labels.shape[1]) if labels[:, k].any())
     found = [each for each in columns if each is not None]
     if not found:
         return Interval(None, None, None, len(labels), "undefined: for no label")
@@ -137,24 +139,16 @@ def _mean(
     return _shared((value, np.mean([each[1] for each in found], axis=0)), grouping)
 
 
-def _precision(own: np.ndarray, called: np.ndarray) -> Influence | None:
-    """Share of the called that are right; 0 for a label that is there and never given, undefined where neither is."""
+def _precision(own: np.ndarray, called: np.ndarray) -> Influence:
+    """Share of the called that are right; 0 where none is called."""
     if not called.any():
-        return (0.0, np.zeros(len(own))) if own.any() else None
+        return 0.0, np.zeros(len(own))
     value = float(own[called].mean())
     return value, np.where(called, own - value, 0.0) / called.sum()
 
 
-def _f1(own: np.ndarray, called: np.ndarray, grouping: Grouping) -> Influence | None:
-    return influence.class_f1(own, called, grouping) if own.any() or called.any() else None
-
-
 def _auroc(scores: np.ndarray, own: np.ndarray, grouping: Grouping) -> Influence | None:
     return influence.class_auroc(scores, own, grouping) if 0 < own.sum() < len(own) else None
-
-
-def _average_precision(scores: np.ndarray, own: np.ndarray, grouping: Grouping) -> Influence | None:
-    return influence.class_average_precision(scores, own, grouping) if own.any() else None
 
 
 def _micro_f1(labels: np.ndarray, given: np.ndarray) -> Influence:

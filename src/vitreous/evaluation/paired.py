@@ -94,6 +94,18 @@ def compare_pair(
 ) -> PairResult:
     """Two models on the same images. a_correct, b_correct: bool (n,), n >= 1, or (s, n) for runs with s seeds each, paired
     in their order. groups: (n,) names or None. margin: share of the images, in (0, 1)."""
+    return _judged(_unjudged(a_correct, b_correct, groups, names, seed, margin))
+
+
+def _unjudged(
+    a_correct: np.ndarray,
+    b_correct: np.ndarray,
+    groups: Sequence[Hashable] | np.ndarray | None,
+    names: tuple[str, str],
+    seed: int,
+    margin: float,
+) -> PairResult:
+    """Everything but what depends on the corrected p value."""
     a_correct, b_correct = np.atleast_2d(a_correct), np.atleast_2d(b_correct)
     assert a_correct.shape == b_correct.shape and a_correct.size
     seeds, number = a_correct.shape
@@ -102,7 +114,7 @@ def compare_pair(
     p_value = combined_p([mcnemar(int(a), int(b)) for a, b in zip(only_a, only_b, strict=True)])
     images = f"{number} images"
     gains = a_correct.astype(np.float64) - b_correct
-    unjudged = PairResult(
+    return PairResult(
         a=names[0],
         b=names[1],
         difference=widened(_difference(gains.mean(axis=0), grouping, seed), gains, grouping),
@@ -118,7 +130,6 @@ def compare_pair(
         more_seeds=seeds_decide(gains),
         verdict="",
     )
-    return _judged(unjudged)
 
 
 def compare_all(
@@ -128,7 +139,7 @@ def compare_all(
     margin: float = MARGIN,
 ) -> list[PairResult]:
     """Every pair of models, in the order given, with verdicts that allow for the number of pairs (Holm)."""
-    pairs = [compare_pair(correct[a], correct[b], groups, (a, b), seed, margin) for a, b in combinations(correct, 2)]
+    pairs = [_unjudged(correct[a], correct[b], groups, (a, b), seed, margin) for a, b in combinations(correct, 2)]
     corrected = [
         replace(pair, holm_p=p_value)
         for pair, p_value in zip(pairs, holm([pair.mcnemar_p for pair in pairs]), strict=True)

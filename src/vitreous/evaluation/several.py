@@ -35,7 +35,8 @@ def mean_accuracy(hits: np.ndarray, grouping: Grouping) -> Interval:
     if images + luck < 1e-15:
         low, high = wilson(value * grouping.effective, grouping.effective)
         return Interval(value, low, high, num_images, method)
-    trials = min(value * (1 - value) / (images + luck), num_images)
+    most = num_images if grouping.count > 1 else grouping.effective  # one group says nothing of its own variance
+    trials = min(value * (1 - value) / (images + luck), most)
     trials *= (_NORMAL / student(images, grouping.count - 1, luck, seeds - 1)) ** 2
     low, high = wilson(value * trials, trials)
     return Interval(value, low, high, num_images, method)
@@ -72,6 +73,8 @@ def seeds_decide(gains: np.ndarray) -> bool:
     if seeds == 1:
         return False
     luck = float(gains.mean(axis=1).var(ddof=1)) / seeds
+    if luck < 1e-15:
+        return False
     return float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2)) * math.sqrt(luck) >= abs(float(gains.mean()))
 
 

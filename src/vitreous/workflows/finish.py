@@ -50,7 +50,7 @@ from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisati
 from vitreous.workflows.environment import processor, versions
 from vitreous.workflows.pages import Usual, write_pages
 from vitreous.workflows.reporter import Reporter
-from vitreous.workflows.score import outputs, store_looks
+from vitreous.workflows.score import outputs_and_looks
 from vitreous.workflows.setup import FEATURES_FROM, Setup
 
 
@@ -174,20 +174,21 @@ def leak_note(leaks: int) -> str:
 
 def _score(part: str, store: PixelStore, engine: Engine, setup: Setup, reporter: Reporter) -> Scored:
     with reporter.task(f"scoring {part}", "images") as progress:
-        found = outputs(engine, store, progress.update)
+        found, seen = outputs_and_looks(engine, store, progress.update)
     groups = [setup.material.split.groups[row] for row in store.indices]
-    return Scored(store, setup.labels(store), groups, found, store_looks(store))
+    return Scored(store, setup.labels(store), groups, found, seen)
 
 
 def _fit_strangeness(path: Path, engine: Engine, setup: Setup, val: Scored, reporter: Reporter) -> Usual:
     threads = setup.config.threads or setup.facts.cores
     store = setup.material.store("train", setup.spec, threads, reporter, most=FEATURES_FROM)
     with reporter.task("learning what is usual", "images") as progress:
-        features = outputs(engine, store, progress.update).features
+        found, seen = outputs_and_looks(engine, store, progress.update)
+    features = found.features
     # Images with several labels belong to no one class: what is usual is then one cloud.
     kinds = np.zeros(len(features), np.int64) if setup.facts.several_labels else setup.labels(store)
     fitted = fit_strangeness(features, kinds, val.outputs.features, len(setup.spec.classes))
-    fitted = with_looks(fitted, store_looks(store), val.looks, val.outputs.features, val.outputs.logits)
+    fitted = with_looks(fitted, seen, val.looks, val.outputs.features, val.outputs.logits)
     write_with(path / STRANGENESS, fitted.save)
     return Usual(store, fitted.whitened(features))
 

@@ -151,7 +151,7 @@ def time_models(
         with reporter.task("timing", "batch sizes") as progress:
             for done, size in enumerate(batches):
                 progress.update(done, len(batches))
-                for model, row in _race(bares, ready, size, seconds):
+                for model, row in _race(bares, _able(bares, ready, size, seconds, skipped, reporter), size, seconds):
                     found[model].append(row)
                 progress.update(done + 1, len(batches))
         ready.clear()  # Windows removes no folder that holds an open file
@@ -174,6 +174,29 @@ def _made(model: str, name: str, bare: Bare, workspace: Path, reporter: Reporter
         reason = reason.split("\n")[0][:300]
         reporter.warn(f"{name}{of} is left out: {reason}")
         return reason
+
+
+def _able(
+    bares: Mapping[str, Bare],
+    engines: Mapping[tuple[str, str], Engine],
+    size: int,
+    seconds: float,
+    skipped: dict[str, list[dict[str, str]]],
+    reporter: Reporter,
+) -> dict[tuple[str, str], Engine]:
+    """The engines that bear a batch of this size; why others do not is added to `skipped`."""
+    able = {}
+    for (model, name), engine in engines.items():
+        batch = np.zeros((size, *bares[model].spec.shape), np.float32)
+        try:
+            engine.predict(batch)
+        except Exception as error:  # as in `_made`
+            reason = f"{size} at once: {type(error).__name__}: {error}".split("\n")[0][:300]
+            skipped[model].append({"engine": name, "reason": reason})
+            reporter.warn(f"{name}{f' of {model}' if model else ''} is left out with {reason}")
+        else:
+            able[model, name] = engine
+    return able
 
 
 def _race(

@@ -32,7 +32,7 @@ from vitreous.training.checkpoint import TrainState, save_checkpoint
 from vitreous.training.probe.fit import STRENGTHS
 from vitreous.training.team import is_sharded
 from vitreous.workflows.reporter import Reporter, Silent
-from vitreous.workflows.score import outputs
+from vitreous.workflows.score import outputs_and_looks
 from vitreous.workflows.setup import FEATURES_FROM, Setup, validation_interval
 
 PAGES = 3.0
@@ -256,9 +256,9 @@ def _image_seconds(setup: Setup, model: nn.Module, validation: float) -> tuple[f
         scoring = setup.team.size * validation / len(setup.val)
     else:
         engine = engine_for(copy.deepcopy(model).eval(), setup.spec.shape, setup.device)
-        outputs(engine, store)  # the first call prepares the engine
+        outputs_and_looks(engine, store)  # the first call prepares the engine
         begin = time.monotonic()
-        outputs(engine, store)
+        outputs_and_looks(engine, store)
         scoring = (time.monotonic() - begin) / len(store)
     return reading, scoring
 

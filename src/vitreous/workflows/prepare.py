@@ -156,7 +156,8 @@ def shared(material: Material, config: TrainConfig, reporter: Reporter) -> Mater
     split, trained = material.split, material.split.indices("train")
     if config.train_share < 1:
         seed = config.seed if config.split_seed is None else config.split_seed
-        trained = share_of_training(split, config.train_share, seed)
+        labels = [sample.label_names for sample in material.source.samples]
+        trained = share_of_training(split, labels, config.train_share, seed)
         whole = len(split.indices("train"))
         reporter.say(f"{len(trained):,} of {whole:,} training images are used (--train-share {config.train_share:g})")
     shards = material.source.select(trained.tolist()).shards

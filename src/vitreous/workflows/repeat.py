@@ -122,7 +122,8 @@ def summarise(folder: Path, members: Sequence[_Member], runs: Sequence[RunFolder
         found[part] = {name: spread(numbers, overlap).to_dict() for name, numbers in values.items()}
     if folds > 1:
         found["pooled"] = {"accuracy": _pooled(runs)}
-    best = max(range(len(runs)), key=lambda index: entries[index]["val"]["balanced_accuracy"] or 0.0)
+    chosen_by = "balanced_accuracy" if "balanced_accuracy" in entries[0]["val"] else "average_precision"
+    best = max(range(len(runs)), key=lambda index: entries[index]["val"][chosen_by] or 0.0)
     found["best"] = str(runs[best].path)
     return found
 

@@ -24,11 +24,17 @@ from vitreous.workflows.several_labels import validation_numbers
 EVAL_BATCH = 64
 
 
-def outputs(engine: Engine, store: PixelStore, progress: Callable[[int, int], None] | None = None) -> Outputs:
-    """Logits (n, k) and features (n, d) of every image of the store, in its order."""
+def outputs(
+    engine: Engine,
+    store: PixelStore,
+    progress: Callable[[int, int], None] | None = None,
+    also: Callable[[np.ndarray], None] = lambda batch: None,
+) -> Outputs:
+    """Logits (n, k) and features (n, d) of every image of the store, in its order. also: is given each batch too."""
     logits, features, done = [], [], 0
     for batch in eval_batches(store, EVAL_BATCH):
         found = engine.predict(batch)
+        also(batch)
         logits.append(found.logits)
         features.append(found.features)
         done += len(batch)
@@ -37,9 +43,13 @@ def outputs(engine: Engine, store: PixelStore, progress: Callable[[int, int], No
     return Outputs(np.concatenate(logits), np.concatenate(features))
 
 
-def store_looks(store: PixelStore) -> np.ndarray:
-    """`inputs.looks` of every image of the store (n, s), in its order."""
-    return np.concatenate([looks(batch, store.spec) for batch in eval_batches(store, EVAL_BATCH)])
+def outputs_and_looks(
+    engine: Engine, store: PixelStore, progress: Callable[[int, int], None] | None = None
+) -> tuple[Outputs, np.ndarray]:
+    """`outputs`, and `inputs.looks` of every image (n, s), read once."""
+    seen: list[np.ndarray] = []
+    found = outputs(engine, store, progress, lambda batch: seen.append(looks(batch, store.spec)))
+    return found, np.concatenate(seen)
 
 
 def validator(

@@ -16,7 +16,7 @@ from vitreous.workflows.prepare import Material
 def check_several(config: TrainConfig, material: Material) -> None:
     """Raise UsageError for settings that have a meaning for one label each only."""
     for given, flag in (
-        (config.method == "probe", "--method probe"),
+        ("probe" in (config.method, config.recipe), "--method probe"),
         (config.head_init == "closed-form", "--head-init closed-form"),
         (config.distill.teacher is not None, "--distill.teacher"),
         (config.balance == "sampler", "--balance sampler"),

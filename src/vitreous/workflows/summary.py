@@ -173,7 +173,7 @@ def comparison_table(models: Sequence[Mapping[str, Any]]) -> str:
                 f"{entry['macs'] / 1e6:,.1f} M",
                 f"{entry['train_seconds']:.0f} s",
                 f"{entry['memory']['training_bytes'] / 1e6:,.0f} MB",
-                f"{entry['latency_ms']:.2f} ms",
+                "-" if entry["latency_ms"] is None else f"{entry['latency_ms']:.2f} ms",
             ]
         )
     return "\n".join([aligned(rows), *failed])

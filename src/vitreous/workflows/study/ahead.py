@@ -64,20 +64,31 @@ def look_ahead(
         )
     config = _one_size(config, names, material, reporter)
     equal = _equal(config, study)
-    shares = [*sorted(study.shares), 1.0]
-    settings: dict[tuple[str, float], TrainConfig] = {}
-    images: dict[float, int] = {}
-    budget = ""
-    for share in shares:
+    found = {name: _settled(for_model(config, name), material) for name in names}
+    for name, each in found.items():
+        _check_fits(name, each, config, material)
+    budgets, budget = _budgets(config, equal, found, material)
+    settings, images = {(name, 1.0): each for name, each in budgets.items()}, {1.0: len(material.trained)}
+    for share in study.shares:
         part = shared(material, replace(config, train_share=share), Silent())
         images[share] = len(part.trained)
-        found = {name: _settled(for_model(config, name), part) for name in names}
-        if share == 1:
-            for name, each in found.items():
-                _check_fits(name, each, config, part)
-        budgets, budget = _budgets(config, equal, found, part)
-        settings |= {(name, share): replace(each, train_share=share) for name, each in budgets.items()}
+        # What the images are and how they are seen is what the whole part says, so that their number alone differs.
+        alike = {name: _settled(_as_settled(for_model(config, name), each), part) for name, each in found.items()}
+        for name, each in _budgets(config, equal, alike, part)[0].items():
+            settings[name, share] = replace(_as_settled(each, found[name]), train_share=share)
     return Ahead(material.split, equal, budget, settings, images)
+
+
+def _as_settled(config: TrainConfig, settled: Settled) -> TrainConfig:
+    """With the domain, size of image and method that were found before."""
+    resolved = settled.resolved.config
+    return replace(
+        config,
+        preset=resolved.preset,
+        image_size=resolved.image_size,
+        exposure=resolved.exposure,
+        method=resolved.method,
+    )
 
 
 def for_model(config: TrainConfig, name: str) -> TrainConfig:

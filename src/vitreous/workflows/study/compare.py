@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,17 +103,18 @@ def compare(
 
     All start from random weights unless `init` says otherwise: published weights for one and none for the other would
     compare the weights. `config.seeds` trainings of each model differ in their seed. With `resume` finished trainings are
-    kept and the others continued or started, with the settings stored with the study; more models and seeds may be asked for.
+    kept and the others continued or started, with the settings and models stored with the study; more models and seeds may be
+    asked for.
     A model that fails in the middle is reported in its entry, and the others finish. Raises UsageError for fewer than two
     or unknown names and for models that cannot be trained here, what reading the data raises, and, where every
     training failed, what the last one raised.
     """
     require("Comparing", "train")
     config, study, reporter = config or TrainConfig(), study or StudyConfig(), Once(reporter or Silent())
-    names = _checked(models, config, study)
     if config.init == "auto":
         config = replace(config, init="scratch")
-    config, names, study = _before(config, names, study)
+    config, names, study = _before(config, list(dict.fromkeys(models)), study)
+    _check(names, config, study)
     named = str(data) if isinstance(data, str | Path) else None
     place = _place(config, f"compare-{'dataset' if named is None else short_name(named)}")
     if place.note:
@@ -152,9 +154,13 @@ def compare(
     return found
 
 
-def _checked(models: Sequence[str], config: TrainConfig, study: StudyConfig) -> list[str]:
-    """The names, each once. Raises UsageError for what cannot be compared."""
-    names = list(dict.fromkeys(models))
+def begun(out: Path | None) -> bool:
+    """Whether a folder holds a study to go on with."""
+    return out is not None and (out / STUDY).is_file()
+
+
+def _check(names: Sequence[str], config: TrainConfig, study: StudyConfig) -> None:
+    """Raise UsageError for what cannot be compared."""
     if len(names) < 2:
         raise UsageError("A comparison needs at least two different models.", "Such as --models vit_micro,resnet_micro")
     for name in names:
@@ -169,7 +175,11 @@ def _checked(models: Sequence[str], config: TrainConfig, study: StudyConfig) -> 
             f"--k-fold {config.k_fold} asks for every fold; models are compared on the test part, which all folds share.",
             "Leave it out; --seeds N repeats each training.",
         )
-    return names
+    if config.train_share < 1:
+        raise UsageError(
+            f"--train-share {config.train_share:g} is for one training; a study has all of the training part and shares of it.",
+            f"Such as: --shares {config.train_share:g}",
+        )
 
 
 def _members(names: Sequence[str], config: TrainConfig, shares: Iterable[float], place: Path) -> Iterator[_Member]:
@@ -204,10 +214,12 @@ def _train_all(
             raise
         except Exception as error:
             # One model that runs out of memory, or whose loss is no number, says nothing of the others.
+            # Without its frames, which hold the model and its images.
+            traceback.clear_frames(error.__traceback__)
             last = error
             failed[member] = error.message if isinstance(error, VitreousError) else f"{type(error).__name__}: {error}"
             reporter.warn(f"{member.words} failed: {failed[member]}")
-    if not done and last is not None:
+    if last is not None and not any(member.share == 1 for member in done):
         raise last
     return done, failed
 
@@ -234,6 +246,7 @@ def _concluded(
     for name in names:
         why = next((text for member, text in failed.items() if member.model == name), None)
         entry: dict[str, Any] = {"name": name, "run": None, "runs": [], "accuracy": _none(why), "failed": why}
+        entry |= dict.fromkeys(("parameters", "macs", "train_seconds", "latency_ms"))
         if name in finished:
             entry |= _entry(finished[name], hits[name], groups) | costs[name]
         entries.append(entry)
@@ -338,15 +351,15 @@ def _check_places(members: Sequence[_Member]) -> None:
 def _before(config: TrainConfig, names: list[str], study: StudyConfig) -> tuple[TrainConfig, list[str], StudyConfig]:
     """Settings, models and measurements, those of a study that is continued first.
 
-    What decides how its runs are trained is as it was stored; models, seeds and shares may be more. Raises RunError for a damaged
-    `study.json`.
+    What decides how its runs are trained, and the margin, are as they were stored; models, seeds and shares may be more. Raises
+    RunError for a damaged `study.json`.
     """
-    if not config.resume or config.out is None or not (config.out / STUDY).is_file():
+    if not config.resume or config.out is None or not begun(config.out):
         return config, names, study
     try:
         found = json.loads((config.out / STUDY).read_text(encoding="utf-8"))
         stored, models = from_dict(TrainConfig, found["config"]), list(found["models"])
-        equal, shares = found["equal"], tuple(found["shares"])
+        equal, shares, margin = found["equal"], tuple(found["shares"]), float(found["margin"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{str(config.out / STUDY)!r} is damaged.", "Restore it, or start anew elsewhere.") from error
     kept = replace(
@@ -357,7 +370,7 @@ def _before(config: TrainConfig, names: list[str], study: StudyConfig) -> tuple[
         seeds=max(stored.seeds, config.seeds),
     )
     more = tuple(sorted({*shares, *study.shares}))
-    return kept, list(dict.fromkeys([*models, *names])), replace(study, equal=equal, shares=more)
+    return kept, list(dict.fromkeys([*models, *names])), replace(study, equal=equal, shares=more, margin=margin)
 
 
 def _stored(config: TrainConfig, names: Sequence[str], study: StudyConfig, data: str) -> dict[str, Any]:
@@ -366,5 +379,6 @@ def _stored(config: TrainConfig, names: Sequence[str], study: StudyConfig, data:
         "models": list(names),
         "equal": study.equal,
         "shares": list(study.shares),
+        "margin": study.margin,
         "config": to_dict(replace(config, out=None, resume=False, overwrite=False)),
     }

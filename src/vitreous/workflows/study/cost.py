@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,9 @@ def measured(runs: Mapping[str, RunFolder], study: StudyConfig, reporter: Report
     found = {}
     for name, run in runs.items():
         rows = [row.to_dict() for row in timed[name].found]
-        alone = next(row for row in rows if row["batch"] == 1 and row["engine"] == "eager")
+        alone = next((row for row in rows if row["batch"] == 1 and row["engine"] == "eager"), None)
         found[name] = {
-            "latency_ms": alone["p50_ms"],
+            "latency_ms": None if alone is None else alone["p50_ms"],
             "latency": rows,
             "skipped": timed[name].skipped,
             "memory": _memory(run, models[name], device),
@@ -76,7 +76,7 @@ def _memory(run: RunFolder, model: torch.nn.Module, device: str) -> dict[str, An
 
 def _price(rows: list[dict[str, Any]], per_hour: float | None) -> dict[str, Any] | None:
     """Of a million images on the engine and at the batch size that are cheapest; None without a price."""
-    if per_hour is None:
+    if per_hour is None or not rows:
         return None
     best = max(rows, key=lambda row: row["images_per_s"])
     cost = MILLION / best["images_per_s"] / 3600 * per_hour
@@ -103,19 +103,23 @@ def growth(runs: Mapping[str, RunFolder], reporter: Reporter) -> dict[str, list[
 
 
 def _milliseconds(architecture: Architecture, size: int, macs: int, device: str) -> float | None:
-    """Median of one image with random weights, which take as long as any; None where it would take seconds."""
+    """Median of one image with random weights, which take as long as any; None where it would take seconds, or more memory
+    than there is."""
     if macs > MOST_MACS:
         return None
     facts = {name: architecture.arguments[name] for name in ("num_classes", "in_chans")}
     if architecture.family == "vit":
         architecture = resized(architecture, image_size=size, **facts)
-    engine = EagerEngine(build(replace(architecture)).eval().to(device), device)
     image = np.zeros((1, facts["in_chans"], size, size), np.float32)
     times, end = [], time.perf_counter() + SECONDS
-    with all_cores():
-        engine.predict(image)
-        while len(times) < 3 or time.perf_counter() < end:
-            begin = time.perf_counter()
+    try:
+        engine = EagerEngine(build(architecture).eval().to(device), device)
+        with all_cores():
             engine.predict(image)
-            times.append(time.perf_counter() - begin)
+            while len(times) < 3 or time.perf_counter() < end:
+                begin = time.perf_counter()
+                engine.predict(image)
+                times.append(time.perf_counter() - begin)
+    except (MemoryError, RuntimeError):  # a point of a curve is not worth losing the study for
+        return None
     return round(1000 * float(np.median(times)), 3)

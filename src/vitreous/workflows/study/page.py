@@ -140,7 +140,7 @@ def _against_cost(facts: Facts, drawn: Mapping[str, bytes]) -> str:
                 number=True,
                 note=f"{entry['memory']['training_batch']} at once",
             ),
-            cell(f"{entry['latency_ms']:.2f} ms", number=True),
+            cell("–" if entry["latency_ms"] is None else f"{entry['latency_ms']:.2f} ms", number=True),
             cell(_megabytes(entry["memory"]["inference_bytes"]), number=True),
         ]
         for entry in facts["models"]

@@ -26,7 +26,9 @@ def pareto(models: Sequence[Entry]) -> bytes:
     page = new_figure(7.2, 2.9)
     for number, (axes, (key, label, unit)) in enumerate(zip(page.subplots(1, 3, sharey=True), COSTS, strict=True)):
         style(axes)
-        points = [(_cost(entry, key) / unit, entry) for entry in models]
+        points = [(cost / unit, entry) for entry in models if (cost := _cost(entry, key))]
+        if not points:
+            continue
         front = _front([(cost, entry["accuracy"]["value"]) for cost, entry in points])
         axes.plot(*zip(*front, strict=True), color=GRID, linewidth=5, solid_capstyle="round", zorder=1)
         for index, (cost, entry) in enumerate(points):
@@ -92,8 +94,8 @@ def learning(rows: Sequence[Entry]) -> bytes:
 _LINE: dict[str, Any] = {"linewidth": 1.5, "marker": "o", "markersize": 3}
 
 
-def _cost(entry: Entry, key: str) -> float:
-    return float(entry["memory"][key] if key in entry["memory"] else entry[key])
+def _cost(entry: Entry, key: str) -> float | None:
+    return entry["memory"][key] if key in entry["memory"] else entry[key]
 
 
 def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
