@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vitreous.cli.train import _defaults, _names
+from vitreous.cli.train import _defaults, flag_names
 from vitreous.config.convert import to_dict
 from vitreous.config.train import OptimConfig, TrainConfig
 
 
 def test_flags_are_called_as_in_python_however_they_are_spelled() -> None:
     given = ["DATA", "--batch_size", "8", "--optim.weight-decay=0.1", "--config", "c.json", "-x"]
-    assert _names(given) == {"batch_size", "optim.weight_decay", "config"}
+    assert flag_names(given) == {"batch_size", "optim.weight_decay", "config"}
 
 
 def test_what_followed_from_a_setting_that_a_flag_changes_is_open_again(tmp_path: Path) -> None:

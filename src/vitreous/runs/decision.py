@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,13 @@ class Strangeness:
         """What `save` wrote, also that of versions that knew the distance alone."""
         with np.load(path, allow_pickle=False) as arrays:
             beside = Beside.of(arrays) if "scales" in arrays else None
-            return cls(**{name: arrays[name] for name in _ARRAYS}, beside=beside)
+            return replace(cls.of(arrays), beside=beside)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Strangeness:
+        """From arrays by name, each name after a prefix."""
+        means, whitening, centre, reference = (arrays[f"{prefix}{name}"] for name in _ARRAYS)
+        return cls(means, whitening, centre, reference)
 
 
 @dataclass(frozen=True)
@@ -138,8 +144,7 @@ class Beside:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Beside:
-        own = Strangeness(**{name: arrays[f"looks_{name}"] for name in _ARRAYS})
-        return cls(own, arrays["scales"], arrays["combined"])
+        return cls(Strangeness.of(arrays, "looks_"), arrays["scales"], arrays["combined"])
 
 
 def log_distance(distances: np.ndarray) -> np.ndarray:
