@@ -23,6 +23,7 @@ from vitreous.engines import Engine, Outputs
 from vitreous.engines.select import engine_for
 from vitreous.evaluation.abstention import Abstention, choose_threshold
 from vitreous.evaluation.calibration import Temperature, fit_label_temperature, fit_temperature
+from vitreous.evaluation.chance import chance_note
 from vitreous.evaluation.evaluate import PartResult, evaluate_part, metrics_document
 from vitreous.evaluation.fitted import Fitted, fit
 from vitreous.evaluation.multilabel import evaluate_labels, fit_label_thresholds
@@ -143,7 +144,7 @@ def _measure(
     leaks = setup.material.split.leak_count
     notes = [leak_note(leaks)] if leaks else []
     notes += [note for note in (temperature.note, abstention.note if abstention else "") if note]
-    notes += state.notes
+    notes += [note for note in (chance_note(results["val"]), *state.notes) if note]
     document = metrics_document(results, spent, notes)
     write_json(path / METRICS, document)
 

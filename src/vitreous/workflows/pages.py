@@ -20,6 +20,7 @@ from vitreous.engines import Engine, Outputs
 from vitreous.evaluation import facts as report
 from vitreous.evaluation import words
 from vitreous.evaluation.card import write_model_card
+from vitreous.evaluation.chance import chance_note
 from vitreous.evaluation.evaluate import PartResult
 from vitreous.evaluation.plots import draw_pictures
 from vitreous.evaluation.report import write_report
@@ -127,6 +128,8 @@ def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -
         found.append(f"{len(split.conflicts):,} pairs show the same pixels under two labels.")
     if scan.bad:
         found.append(f"{len(scan.bad):,} files could not be used; no number counts them.")
+    if note := chance_note(results["val"]):
+        found.append(note)
     if results["test"].n < 200:
         found.append(f"The test part has only {results['test'].n} images: read the intervals, not the points.")
     if run.facts["training"]["stopped_early"]:
