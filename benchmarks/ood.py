@@ -1,6 +1,7 @@
 """Does a model notice images of another kind? AUROC of its strangeness scores, other sets' images against its own test images.
 
-    .venv/bin/python benchmarks/ood.py runs/benchmarks/against_timm/clothing_0 [--others chest_xray_nih,document_pages]
+    .venv/bin/vitreous train ../shared/data/clothing --init scratch --image-size 64 --time 2m --out runs/benchmarks/clothing
+    .venv/bin/python benchmarks/ood.py runs/benchmarks/clothing [--others chest_xray_nih,document_pages]
 
 Scores: distance to the nearest class mean in feature space (Mahalanobis), energy of the logits (Liu et al. 2020,
 arXiv:2010.03759), distance of how an image looks (`inputs.looks`), one minus the highest probability, and `ood`, the most unusual of
