@@ -84,8 +84,9 @@ def against_timm(facts: dict[str, Any]) -> list[str]:
     def cell(found: dict[str, float]) -> str:
         return f"{100 * found['mean']:.1f} ± {196 * found['error']:.1f}"
 
+    budget = next(iter(facts["sets"].values()))["budget"]
     lines = [
-        f"From random weights in the same minutes: `vitreous train SET --time BUDGET` against timm's `train.py` defaults (ResNet-50, SGD), "
+        f"From random weights in the same minutes: `vitreous train SET --time {budget}`, or as long as the table says, against timm's `train.py` defaults (ResNet-50, SGD), "
         f"each pinned to one core, both at work (`benchmarks/against_timm.py`; {machine(facts)}, timm {facts['versions']['timm']}). "
         "timm's time leaves out its start and its test, and it trains on the validation images too. In such a time its ResNet-50 takes "
         "a handful of steps on a CPU: this says what its defaults reach here, not what its model could. Where balanced accuracy is that of "
