@@ -96,9 +96,9 @@ class Strangeness:
         return {name: getattr(self, name) for name in _ARRAYS}
 
     def save(self, path: Path) -> None:
-        more = {} if self.beside is None else self.beside.arrays()
+        named: dict[str, Any] = {**self.arrays(), **(self.beside.arrays() if self.beside else {})}
         with path.open("wb") as file:
-            np.savez(file, **self.arrays(), **more)
+            np.savez(file, **named)
 
     @classmethod
     def load(cls, path: Path) -> Strangeness:
