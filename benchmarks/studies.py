@@ -72,7 +72,8 @@ def page(name: str, found: dict[str, Any]) -> str:
     lines = [
         f"# {TITLES[name]}",
         "",
-        *(f"**{found['verdict'][0]}**" if index == 0 else text for index, text in enumerate(found["verdict"])),
+        f"**{found['verdict'][0]}**",
+        *(line for sentence in found["verdict"][1:] for line in ("", sentence)),
         "",
         "```sh",
         found["command"],

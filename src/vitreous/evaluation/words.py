@@ -94,7 +94,7 @@ def duration(seconds: float) -> str:
 
 def amount(value: float) -> str:
     """5.7 million, 1.08 billion; smaller numbers in full with thousands apart."""
-    for size, word in ((1e9, "billion"), (1e6, "million")):
+    for size, word in ((1e15, "quadrillion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if value >= size:
             return f"{value / size:.3g} {word}"
     return f"{value:,.0f}"

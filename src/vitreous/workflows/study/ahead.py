@@ -12,6 +12,7 @@ from vitreous.config.study import Equal, StudyConfig
 from vitreous.config.train import NetConfig, TrainConfig, parse_duration
 from vitreous.data import Split
 from vitreous.errors import DataError, UsageError
+from vitreous.evaluation.words import amount
 from vitreous.models.build import architecture, build, fitting_image_size, is_vit
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.runs.folder import SPLITS
@@ -223,4 +224,4 @@ def _budgets(
         # Images that grow in training would cost less than they are counted for.
         augment = replace(augment, start_size=1.0) if augment.start_size is None else augment
         budgets[name] = replace(asked[name], epochs=None, steps=max(1, round(total / (macs * step))), augment=augment)
-    return budgets, f"{3 * total:.2g} multiply-accumulates for each training, forward and backward"
+    return budgets, f"{amount(3 * total)} multiply-accumulates for each training, forward and backward"

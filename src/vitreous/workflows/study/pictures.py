@@ -41,7 +41,7 @@ def pareto(models: Sequence[Entry]) -> bytes:
         axes.set_xlabel(label)
         if number == 0:
             axes.set_ylabel("accuracy, 95 % interval")
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
             axes.yaxis.set_major_locator(MaxNLocator(6))
     handles, labels = page.axes[0].get_legend_handles_labels()
     page.legend(
@@ -86,7 +86,7 @@ def learning(rows: Sequence[Entry]) -> bytes:
     _log(axes, [row["images"] for row in rows])
     axes.set_xlabel("training images")
     axes.set_ylabel("accuracy, 95 % interval")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
     return png(page)
 
