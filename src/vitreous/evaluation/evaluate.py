@@ -57,7 +57,8 @@ def evaluate_part(
     VitreousError for logits that are not finite.
     """
     labels = np.asarray(labels, dtype=np.int64)
-    _check(logits, labels, classes)
+    check_outputs(logits, len(labels), len(classes))
+    assert labels.min() >= 0 and labels.max() < len(classes), "labels outside the classes"
     grouping = Grouping.of(groups, len(labels))
     scores = softmax(logits, temperature)
     correct = scores.argmax(axis=1) == labels
@@ -122,10 +123,10 @@ def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
     return (f"no image is labelled {shown}; means over classes leave {'it' if len(absent) == 1 else 'them'} out.",)
 
 
-def _check(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
-    if len(labels) == 0:
+def check_outputs(logits: np.ndarray, num_images: int, num_classes: int) -> None:
+    """Raise DataError where there is no image, VitreousError for logits that are not finite."""
+    if num_images == 0:
         raise DataError("There is no image to evaluate.", "Name a part or folder that holds labelled images.")
-    assert logits.shape == (len(labels), len(classes)), f"{logits.shape} logits, {len(labels)} x {len(classes)} due"
-    assert labels.min() >= 0 and labels.max() < len(classes), "labels outside the classes"
+    assert logits.shape == (num_images, num_classes), f"{logits.shape} logits, {num_images} x {num_classes} due"
     if not np.isfinite(logits).all():
         raise VitreousError("The model's outputs are not finite.", "Train again with a lower --optim.lr.")

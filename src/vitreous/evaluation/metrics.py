@@ -32,12 +32,12 @@ class Metric(Protocol):
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Share of images whose likeliest class is the label."""
-    return _mean(probabilities.argmax(axis=1) == labels, weights)
+    return weighted_mean(probabilities.argmax(axis=1) == labels, weights)
 
 
 def top5_accuracy(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Share of images whose label is among the five likeliest classes."""
-    return _mean(top_hits(probabilities, labels, 5), weights)
+    return weighted_mean(top_hits(probabilities, labels, 5), weights)
 
 
 def top_hits(probabilities: np.ndarray, labels: np.ndarray, top: int) -> np.ndarray:
@@ -184,13 +184,13 @@ def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | N
     usual half of it, in [0, 1] (as scikit-learn's `brier_score_loss` does by default)."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     squared = (probabilities**2).sum(axis=1) - 2 * own + 1
-    return _mean(squared / 2 if probabilities.shape[1] == 2 else squared, weights)
+    return weighted_mean(squared / 2 if probabilities.shape[1] == 2 else squared, weights)
 
 
 def nll(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean negative log-likelihood of the labels, nats. A probability of 0 counts as 2.2e-16, so that it stays finite."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
-    return _mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)), weights)
+    return weighted_mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)), weights)
 
 
 def _area(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -226,7 +226,8 @@ def _weights(num_images: int, weights: np.ndarray | None) -> np.ndarray:
     return np.ones(num_images) if weights is None else np.asarray(weights, dtype=np.float64)
 
 
-def _mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Mean of one number an image (n,), with weights as every metric here takes them."""
     weights = _weights(len(values), weights)
     return (weights @ values.astype(np.float64)) / weights.sum(axis=-1)
 

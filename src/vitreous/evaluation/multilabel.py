@@ -9,19 +9,17 @@ defined for on these images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from vitreous.errors import DataError, VitreousError
 from vitreous.evaluation import influence
 from vitreous.evaluation.calibration import score_bins
-from vitreous.evaluation.evaluate import PartResult
+from vitreous.evaluation.evaluate import PartResult, check_outputs
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import Interval, effective_wilson, percentiles, proportion, resample
-from vitreous.evaluation.metrics import NUM_BINS, confidence_bins
-from vitreous.evaluation.per_class import class_intervals
+from vitreous.evaluation.metrics import NUM_BINS, confidence_bins, weighted_mean
+from vitreous.evaluation.per_class import class_row
 from vitreous.runs.decision import sigmoids
 
 FEWEST = 5
@@ -69,17 +67,20 @@ def evaluate_labels(
     There is no confusion matrix and no abstention. Raises DataError for an empty part, VitreousError for logits that are not
     finite.
     """
-    if len(labels) == 0:
-        raise DataError("There is no image to evaluate.", "Name a part or folder that holds labelled images.")
-    if not np.isfinite(logits).all():
-        raise VitreousError("The model's outputs are not finite.", "Train again with a lower --optim.lr.")
+    check_outputs(logits, len(labels), len(classes))
     grouping, there = Grouping.of(groups, len(labels)), labels > 0
     scores, before = sigmoids(logits, temperature), sigmoids(logits)
     given = scores >= thresholds
     return PartResult(
         n=len(labels),
         metrics={name: found.to_dict() for name, found in _metrics(scores, there, given, grouping, seed).items()},
-        per_class=_per_label(scores, there, given, grouping, classes, thresholds),
+        per_class={
+            name: {
+                **class_row(scores[:, column], there[:, column], given[:, column], grouping),
+                "threshold": float(thresholds[column]),
+            }
+            for column, name in enumerate(classes)
+        },
         confusion=[],
         calibration={
             "temperature": float(temperature),
@@ -160,29 +161,6 @@ def _micro_f1(labels: np.ndarray, given: np.ndarray) -> Influence:
     return value, (2 * hits - value * size) / size.sum()
 
 
-def _per_label(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    given: np.ndarray,
-    grouping: Grouping,
-    classes: Sequence[str],
-    thresholds: np.ndarray,
-) -> dict[str, dict[str, Any]]:
-    table = {}
-    for column, name in enumerate(classes):
-        own = labels[:, column]
-        row: dict[str, Any] = {"support": int(own.sum()), "threshold": float(thresholds[column])}
-        found: Mapping[str, Interval | None] = (
-            class_intervals(scores[:, column], own, given[:, column], grouping) if own.any() else {}
-        )
-        for score in ("recall", "precision", "f1", "auroc", "average_precision"):
-            interval = found.get(score)
-            row[score] = None if interval is None else interval.value
-            row[f"{score}_interval"] = None if interval is None else interval.to_dict()
-        table[name] = row
-    return table
-
-
 def ece(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Calibration error of every score by itself: over 15 equal bins, the gap between mean score and share of labels there."""
     weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
@@ -193,13 +171,13 @@ def ece(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
 
 def brier(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean squared distance of a score from the truth, in [0, 1]."""
-    return _weighted(((scores - labels) ** 2).mean(axis=1), weights)
+    return weighted_mean(((scores - labels) ** 2).mean(axis=1), weights)
 
 
 def nll(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean log loss of a single answer, nats; a probability of 0 counts as 2.2e-16."""
     own = np.where(labels > 0, scores, 1 - scores)
-    return _weighted(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1), weights)
+    return weighted_mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1), weights)
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -208,11 +186,6 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     return (
         float(np.mean([influence.precision_area(scores[:, k], labels[:, k] > 0)[0] for k in there])) if there else 0.0
     )
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
-    return (weights @ values) / weights.sum(axis=-1)
 
 
 def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:

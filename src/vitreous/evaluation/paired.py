@@ -114,6 +114,7 @@ def _unjudged(
     p_value = combined_p([mcnemar(int(a), int(b)) for a, b in zip(only_a, only_b, strict=True)])
     images = f"{number} images"
     gains = a_correct.astype(np.float64) - b_correct
+    more_seeds = seeds_decide(gains)
     return PairResult(
         a=names[0],
         b=names[1],
@@ -126,8 +127,8 @@ def _unjudged(
         seeds=seeds,
         margin=margin,
         equivalent=False,
-        more_images=None if seeds_decide(gains) else _more_images(gains.mean(axis=0), grouping),
-        more_seeds=seeds_decide(gains),
+        more_images=None if more_seeds else _more_images(gains.mean(axis=0), grouping),
+        more_seeds=more_seeds,
         verdict="",
     )
 

@@ -22,20 +22,24 @@ def per_class(
     precision of one that was never predicted, AUROC where every image is of the class.
     """
     called = scores.argmax(axis=1)
-    table = {}
-    for index, name in enumerate(classes):
-        own = labels == index
-        row: dict[str, Any] = {"support": int(own.sum())}
-        found = class_intervals(scores[:, index], own, called == index, grouping) if own.any() else {}
-        for score in ("recall", "precision", "f1", "auroc", "average_precision"):
-            interval = found.get(score)
-            row[score] = None if interval is None else interval.value
-            row[f"{score}_interval"] = None if interval is None else interval.to_dict()
-        table[name] = row
-    return table
+    return {
+        name: class_row(scores[:, index], labels == index, called == index, grouping)
+        for index, name in enumerate(classes)
+    }
 
 
-def class_intervals(
+def class_row(scores: np.ndarray, own: np.ndarray, called: np.ndarray, grouping: Grouping) -> dict[str, Any]:
+    """The numbers of one class. scores: (n,), its own. own, called: bool (n,), the images of the class and those taken for it."""
+    row: dict[str, Any] = {"support": int(own.sum())}
+    found = _intervals(scores, own, called, grouping) if own.any() else {}
+    for score in ("recall", "precision", "f1", "auroc", "average_precision"):
+        interval = found.get(score)
+        row[score] = None if interval is None else interval.value
+        row[f"{score}_interval"] = None if interval is None else interval.to_dict()
+    return row
+
+
+def _intervals(
     scores: np.ndarray, own: np.ndarray, called: np.ndarray, grouping: Grouping
 ) -> dict[str, Interval | None]:
     """Of one class. own, called: bool (n,), the images of the class and those taken for it; `own` has one at least."""
