@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vitreous.engines.cpu import medium_is_exact
 from vitreous.errors import UsageError
 from vitreous.models import architecture, build
 from vitreous.models.cost.activations import set_checkpointing
@@ -184,6 +185,7 @@ def test_recomputing_by_hand_is_kept_and_never_chosen_where_it_is_impossible() -
 def test_the_forecast_covers_weights_and_grows_with_the_images(name: str, channels: int) -> None:
     model = build(architecture(name, num_classes=4, image_size=16, in_chans=channels))
     weights = sum(each.numel() * 4 for each in model.parameters())
+    medium_is_exact.cache_clear()  # as in a new process, which has not yet compared a product
     found = forecast(model, (channels, 16, 16), "fp32", "cpu")
     assert found.fixed >= 5 * weights
     assert found.per_image > channels * 16 * 16 * 4
