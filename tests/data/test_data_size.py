@@ -69,14 +69,6 @@ def test_the_cost_of_many_steps_is_the_sum_of_each(begin: int) -> None:
     assert plan.relative_cost(99, 100) == 1
 
 
-@pytest.mark.parametrize("budget", [0.0, 3.0, 77.7, 5000.0])
-def test_the_longest_run_within_a_budget_is_found(budget: float) -> None:
-    plan = _plan()
-    steps = plan.most_steps(10, budget)
-    assert plan.total_cost(10, steps) <= budget < plan.total_cost(10, steps + 1)
-    assert steps - 10 >= int(budget)
-
-
 class _Kept:
     """A store of pixels that no file need hold."""
 

@@ -318,6 +318,21 @@ def test_a_run_that_its_deadline_ended_does_not_go_on_when_it_is_continued(probl
     assert all(torch.equal(a, b) for a, b in zip(state.model.parameters(), continued.model.parameters(), strict=True))
 
 
+def test_steps_left_out_by_a_deadline_give_the_same_weights_when_their_number_is_set(
+    problem: Any, tmp_path: Path
+) -> None:
+    states = []
+    for place, options in (("late", {"deadline": time.monotonic() - 1}), ("set", {"stop_after": 1})):
+        states.append(problem.state())
+        (tmp_path / place).mkdir()
+        rows = run(problem, tmp_path / place, states[-1], **options)
+        assert (states[-1].step, rows[-1]["step"]) == (1, 1)
+        assert "val_score" in rows[-1]
+    late, chosen = states
+    assert all(torch.equal(a, b) for a, b in zip(late.model.parameters(), chosen.model.parameters(), strict=True))
+    assert chosen.notes == [], "what was asked for is no news"
+
+
 def test_a_deadline_that_is_kept_is_not_mentioned(problem: Any, tmp_path: Path) -> None:
     state = problem.state()
     run(problem, tmp_path, state, deadline=time.monotonic() + 3600)

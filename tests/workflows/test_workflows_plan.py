@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from vitreous.data.augmentation.size import SizePlan
+from vitreous.training.loop import NEARLY_ALL
 from vitreous.workflows import plan
-from vitreous.workflows.plan import SLACK, Budget, Pace, most_steps, step_seconds, validations
+from vitreous.workflows.plan import SURPLUS, Budget, Pace, most_steps, step_seconds, validations
 from vitreous.workflows.setup import MOST_VALIDATIONS, validation_interval
 
 BUDGET = 300.0
@@ -46,18 +47,13 @@ CASES: list[dict[str, float]] = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_machine_that_keeps_its_pace_uses_between_95_and_100_percent_of_the_budget(case: dict[str, float]) -> None:
-    ended, steps, taken = Machine(**case).run(warmup=20)
-    assert 0.95 * BUDGET <= ended <= BUDGET
-    assert taken == steps
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("drift", [0.97, 1.015])
-def test_a_pace_that_changes_a_little_breaks_nothing(case: dict[str, float], drift: float) -> None:
+@pytest.mark.parametrize("drift", [0.95, 1.0, 1.05])
+def test_a_machine_that_about_keeps_its_pace_ends_on_time_with_nearly_all_steps(
+    case: dict[str, float], drift: float
+) -> None:
     ended, steps, taken = Machine(**case).run(warmup=20, drift=drift)
-    assert 0.93 * BUDGET <= ended <= BUDGET
-    assert taken == steps
+    assert 0.97 * BUDGET <= ended <= BUDGET + drift * (case["step"] + case["validate"])
+    assert taken >= NEARLY_ALL * steps
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -74,10 +70,10 @@ def test_one_step_more_than_planned_would_not_fit(done: int, per_epoch: float) -
     steps = most_steps(100.0, done, pace, per_epoch)
 
     def cost(count: int) -> float:
-        return SLACK * ((count - done) * pace.step + (validations(done, count, per_epoch) - 1) * pace.validation)
+        return (count - done) * pace.step + (validations(done, count, per_epoch) - 1) * pace.validation
 
-    assert cost(steps) <= 100.0
-    assert cost(steps + 2 * MOST_VALIDATIONS) > 100.0
+    assert cost(steps) <= SURPLUS * 100.0
+    assert cost(steps + 2 * MOST_VALIDATIONS) > SURPLUS * 100.0
 
 
 def test_there_is_always_one_more_step() -> None:
@@ -88,19 +84,18 @@ def test_small_images_at_first_leave_room_for_more_steps() -> None:
     pace, sizes = Pace(0.1, 0.0, 0.0), SizePlan(((8, 8), (16, 16)), 0.5, 10)
     full, growing = (most_steps(60.0, 10, pace, 50.0, plan) for plan in (None, sizes))
     assert growing > 1.2 * full
-    assert SLACK * sizes.total_cost(10, growing) * pace.step <= 60.0
+    assert sizes.total_cost(10, growing) * pace.step <= SURPLUS * 60.0
 
 
 def test_what_small_images_were_measured_to_cost_counts_and_not_their_pixels() -> None:
     sizes = SizePlan(((8, 8), (12, 12), (16, 16)), 0.5, 10)
     by_pixels, measured, as_dear = (
-        most_steps(60.0, 10, Pace(0.1, 0.0, 0.0, smallest), 50.0, sizes) for smallest in (None, 0.05, 0.2)
+        most_steps(60.0, 10, Pace(0.1, 0.0, 0.0, costs), 50.0, sizes)
+        for costs in (None, (0.05, 0.07, 0.1), (0.1, 0.1, 0.1))
     )
     assert by_pixels > measured > as_dear == most_steps(60.0, 10, Pace(0.1, 0.0, 0.0), 50.0)
-    costs = SizePlan(sizes.sizes, 0.5, 10, smallest_cost=0.5)
-    assert [costs.relative_cost(step, 100) for step in (0, 49, 99)] == pytest.approx(
-        [0.5, 0.5 + 0.5 * (0.5625 - 0.25) / 0.75, 1]
-    )
+    costs = SizePlan(sizes.sizes, 0.5, 10, costs=(0.5, 0.7, 1))
+    assert [costs.relative_cost(step, 100) for step in (0, 49, 99)] == [0.5, 0.7, 1]
 
 
 def _brute(done: int, steps: int, per_epoch: float) -> int:

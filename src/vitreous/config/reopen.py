@@ -46,6 +46,7 @@ def reopened(stored: TrainConfig, changed: Collection[str]) -> TrainConfig:
         found = replace(found, epochs=None, time=None)
     if changed & LENGTH:
         found = _of_new_length(replace(found, epochs=None, time=None, steps=None))
+        found = found if "stop_after" in changed else replace(found, stop_after=None)
     if "optim.warmup" in changed:
         found = replace(found, optim=replace(found.optim, warmup_steps=None))
     if changed & {"batch_size", "optim.accumulation"}:
@@ -78,7 +79,7 @@ def _of_new_recipe(found: TrainConfig, changed: Collection[str]) -> TrainConfig:
     # the whole model is what nobody has to ask for, so it is chosen anew.
     method = "auto" if "recipe" in changed or found.method == "full" else found.method
     if set(changed) & {"recipe", "method", "init"} and not set(changed) & LENGTH:
-        found = replace(found, epochs=None, time=None, steps=None)
+        found = replace(found, epochs=None, time=None, steps=None, stop_after=None)
     length = (found.optim.warmup_steps, found.optim.ema_decay) if found.steps is not None else (None, None)
     return replace(
         found,

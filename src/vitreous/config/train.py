@@ -91,6 +91,9 @@ class TrainConfig:
     """Budget for the whole command, such as 90s, 10m or 2h; resolved to a step count that is stored."""
     steps: int | None = None
     """Optimiser steps; what epochs or time resolve to."""
+    stop_after: int | None = None
+    """Step after which training ends although the schedule goes on to --steps. A run under --time stores the one that its
+    time ended at, so that its settings give the same weights again."""
     batch_size: Literal["auto"] | int = "auto"
     """Images in one batch on each device; `optim.accumulation` batches make a step. auto takes the recipe's."""
     micro_batch: int | None = None
@@ -192,7 +195,7 @@ class TrainConfig:
             )
         if self.time is not None:
             parse_duration(self.time)
-        for name in ("epochs", "steps", "image_size", "micro_batch", "threads", "devices", "seeds"):
+        for name in ("epochs", "steps", "stop_after", "image_size", "micro_batch", "threads", "devices", "seeds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")

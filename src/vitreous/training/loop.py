@@ -24,7 +24,11 @@ from vitreous.training.signals import StopFlag
 from vitreous.training.step import gradient_norm, gradients, step_seed, update
 from vitreous.training.validation import Evaluate, conclude, out_of_patience, validate
 
-__all__ = ["Batches", "FitSettings", "fit", "step_seed"]
+__all__ = ["NEARLY_ALL", "Batches", "FitSettings", "fit", "step_seed"]
+
+NEARLY_ALL = 0.9
+"""Share of its steps from which a run counts as whole. Budgets are planned to end shortly before the last one, and a cosine
+is then at a fortieth of its peak or below."""
 
 
 def fit(
@@ -41,7 +45,7 @@ def fit(
     warn: Callable[[str], None] = lambda text: None,
     name_images: NameImages | None = None,
 ) -> None:
-    """Train `state` from its step to `settings.steps`, or to `until` where the rest is still to be planned.
+    """Train `state` from its step to the last one, or to `until` where the rest is still to be planned.
 
     evaluate: its `val_score` chooses `best.safetensors`. record: receives each row of the history. warn: receives what
     happened and was dealt with: memory that ran out, steps that were left out. name_images: tells which images were in a
@@ -51,7 +55,7 @@ def fit(
     `on_nan` does not leave such steps out, UsageError when not even single images fit into memory.
     """
     optim = settings.optim
-    goal = settings.steps if until is None else min(until, settings.steps)
+    goal = settings.last_step if until is None else min(until, settings.last_step)
     supply = Supply(batches, settings, state.step, goal)
     guard = FiniteGuard(state, settings, checkpoints, name_images)
     meter = Meter(state, settings, batches.batch_size)
@@ -78,12 +82,13 @@ def fit(
             meter.add(state, loss, skipped=not taken)
 
             stopping, late = settings.team.any(bool(stop), time.monotonic() > settings.deadline)
-            last = state.step == settings.steps or late
-            if late and state.step < settings.steps:  # before the state is saved, which must say it too
+            last = state.step == settings.last_step or late
+            if late and state.step < settings.last_step:  # before the state is saved, which must say it too
                 state.ended = True
-                state.notes.append(
-                    f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
-                )
+                if state.step < NEARLY_ALL * settings.steps:
+                    state.notes.append(
+                        f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
+                    )
             validating = last or state.step % settings.validate_every == 0
             if validating or stopping or state.step % settings.log_every == 0:
                 guard.settle(rate)
@@ -102,5 +107,5 @@ def fit(
                     f"Stopped by {stop.signal_name or 'a signal'} after step {state.step} of {settings.steps}; the state is saved.",
                     f"Continue with: vitreous train DATA --out {checkpoints.parent} --resume",
                 )
-    if state.step >= settings.steps or out_of_patience(state, optim) or state.ended:
+    if state.step >= settings.last_step or out_of_patience(state, optim) or state.ended:
         conclude(state, evaluate, optim, settings.steps, checkpoints, settings.team)

@@ -26,6 +26,7 @@ class FitSettings:
     """The part of the resolved settings that the loop reads."""
 
     steps: int
+    """Those of the whole schedule."""
     optim: OptimConfig
     precision: Precision
     device: str
@@ -36,8 +37,15 @@ class FitSettings:
     log_every: int
     deadline: float = math.inf
     """`time.monotonic()` at which training ends early, so that a promised budget is kept."""
+    stop_after: int | None = None
+    """Step after which training ends early in any case."""
     team: Team = ALONE
     """The processes that train together; each takes `optim.accumulation` batches of a step."""
+
+    @property
+    def last_step(self) -> int:
+        """The step after which training ends, if its deadline does not end it before."""
+        return self.steps if self.stop_after is None else min(self.steps, self.stop_after)
 
     @property
     def batches_per_step(self) -> int:

@@ -47,6 +47,7 @@ from vitreous.runs.folder import (
     read_history,
 )
 from vitreous.training.checkpoint import BEST, TrainState, save_weights
+from vitreous.training.loop import NEARLY_ALL
 from vitreous.training.utilisation import FLOPS_PER_MAC, product_rate, utilisation
 from vitreous.workflows.environment import processor, versions
 from vitreous.workflows.pages import Usual, write_pages
@@ -281,7 +282,7 @@ def facts_of_training(path: Path, state: TrainState, setup: Setup, data: str) ->
             "best_step": state.best_step,
             "seconds": round(state.seconds, 2),
             "precision": config.precision,
-            "stopped_early": bool(config.steps and state.step < config.steps),
+            "stopped_early": bool(config.steps and state.step < NEARLY_ALL * config.steps),
         },
         "exports": {},
     }

@@ -133,7 +133,8 @@ def _warnings(run: RunFolder, setup: Setup, results: Mapping[str, PartResult]) -
     if results["test"].n < 200:
         found.append(f"The test part has only {results['test'].n} images: read the intervals, not the points.")
     if run.facts["training"]["stopped_early"]:
-        found.append("Training ended before its last step because its time was up.")
+        trained = run.facts["training"]
+        found.append(f"Training ended after step {trained['steps']:,} of {setup.config.steps:,}.")
     return found
 
 

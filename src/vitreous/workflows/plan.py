@@ -3,9 +3,9 @@
 A budget covers the whole command: reading, training, validations, and all that follows the last step. It is planned twice.
 Before the first step a few steps are timed on a copy, which gives a first guess and with it the length of the warm-up.
 After the warm-up the pace of training, one validation, one saved state, and the scoring and reading of a few images are
-known as they are on this machine now, and the number of steps is settled. It is stored, so that the same seed gives the
-same weights: the warm-up is the same whatever follows it. A machine that becomes slower later ends training early, at the
-deadline, and the run says so.
+known as they are on this machine now, and the number of steps is settled, a few more than fit. Training then ends at its
+deadline, where the learning rate is next to nothing. Both numbers are stored, so that the same seed gives the same weights:
+the warm-up is the same whatever follows it. A machine that becomes slower later ends training earlier, and the run says so.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ PRETRAINED = 2.0
 """The same after pretraining, which has no test part and no heat maps."""
 AN_IMAGE = 2e-4
 """Seconds that metrics, intervals and tables take for each image of the validation and test parts."""
-SLACK = 1.02
-"""Training is planned to be over this much sooner than it must be, since no machine keeps its pace exactly."""
-CAUTION = 1.1
+SURPLUS = 1.03
+"""Steps are planned for this many times the time that there is: no machine keeps its pace exactly, and a deadline that comes
+before the last steps costs nothing, while steps that end before the deadline leave time unused."""
+CAUTION = 1.05
 """What follows training is set aside this many times as long as it was measured to take."""
 SAMPLE = 64
 """Images that are read and scored to know what an image costs."""
+FOR_EVER = 10**9
+"""Steps; a warm-up of that length keeps the smallest images throughout."""
 FIRST_GUESS = 0.05
 """Share of the budget by which the first guess stays below it."""
 
@@ -79,8 +82,8 @@ class Pace:
     """One validation, and saving the state after it."""
     after: float
     """Everything after the last step, its validation included."""
-    smallest: float | None = None
-    """One optimiser step on the smallest images, where training begins with such."""
+    sizes: tuple[float, ...] | None = None
+    """One optimiser step on images of each size, smallest first, where training begins with smaller ones."""
 
 
 def plan_steps(setup: Setup, reporter: Reporter, began: float) -> tuple[TrainConfig, Budget | None]:
@@ -144,19 +147,20 @@ def plan_again(
 
 
 def most_steps(seconds: float, done: int, pace: Pace, steps_per_epoch: float, sizes: SizePlan | None = None) -> int:
-    """The most steps in all, after `done` of them, whose training and validations take no more than `seconds`.
+    """The most steps in all, after `done` of them, whose training and validations take no more than `SURPLUS` x `seconds`.
 
     At least one more than `done`. sizes: where steps on small images take less than `pace.step`.
     """
-    if sizes is not None and pace.smallest is not None:
-        sizes = replace(sizes, smallest_cost=min(1.0, pace.smallest / pace.step))
+    if sizes is not None and pace.sizes is not None:
+        sizes = replace(sizes, costs=tuple(seconds / pace.step for seconds in pace.sizes))
 
     def cost(steps: int) -> float:
         units = sizes.total_cost(done, steps) if sizes is not None else steps - done
         # The last validation is part of what comes after.
-        return SLACK * (units * pace.step + (validations(done, steps, steps_per_epoch) - 1) * pace.validation)
+        return units * pace.step + (validations(done, steps, steps_per_epoch) - 1) * pace.validation
 
     low, high = done + 1, done + 2
+    seconds *= SURPLUS
     while cost(high) <= seconds:
         low, high = high, done + 2 * (high - done)
     while high - low > 1:
@@ -182,28 +186,42 @@ def measure(
 ) -> Pace:
     """Time a validation, a saved state, and the reading and scoring of a few images; take the pace of steps from the rows.
 
-    limit: seconds for timing steps of full size, where the rows are of small ones.
+    limit: seconds for timing steps on images of every size, where the rows are of the smallest.
     """
     step = step_seconds(rows, setup.batch_size * setup.batches_per_step)
     if step is None:
         step = state.seconds / max(1, state.step)
-    smallest = None
-    if setup.sizes is not None:  # the warm-up saw the smallest images
-        trial = _trial(setup)
-        smallest, step = step, seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit)
+    sizes = None
+    if setup.sizes is not None:
+        sizes = _seconds_of_sizes(setup, state, limit)
+        # The warm-up saw the smallest images: what its steps took beyond those tried here, others will take too.
+        sizes = tuple(seconds * step / sizes[0] for seconds in sizes)
+        step = sizes[-1]
     begin = time.monotonic()
     evaluate(state.ema.model)
     save_checkpoint(state, checkpoints, setup.team)
     validation = time.monotonic() - begin
     state.model.train()
-    return Pace(step, validation, validation + CAUTION * _seconds_after(setup, state.ema.model, validation), smallest)
+    return Pace(step, validation, validation + CAUTION * _seconds_after(setup, state.ema.model, validation), sizes)
 
 
-def _trial(setup: Setup) -> Setup:
-    """Of a single step, so that all after the first see images of full size."""
+def _seconds_of_sizes(setup: Setup, state: TrainState, limit: float) -> tuple[float, ...]:
+    """Seconds of a step on images of each size of `setup.sizes`, all measured in `limit` seconds where steps are quick."""
+    assert setup.sizes is not None
+    *smaller, full = setup.sizes.sizes
+    trials = [_trial(setup, share=size[0] / full[0]) for size in smaller] + [_trial(setup)]
+    return tuple(
+        seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit / len(trials))
+        for trial in trials
+    )
+
+
+def _trial(setup: Setup, share: float = 1.0) -> Setup:
+    """Of a single step, with images whose height is this share of the full one throughout."""
     config = setup.config
-    optim = replace(config.optim, ema_decay=0.9, warmup_steps=0)
-    return replace(setup, config=replace(config, time=None, steps=1, optim=optim))
+    optim = replace(config.optim, ema_decay=0.9, warmup_steps=0 if share == 1 else FOR_EVER)
+    augment = replace(config.augment, start_size=share)
+    return replace(setup, config=replace(config, time=None, steps=1, optim=optim, augment=augment))
 
 
 def _limit(seconds: float) -> float:
@@ -299,4 +317,4 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
         )
     budget = Budget(config.time, began + seconds, reserve(after, left, setup.facts.cores))
     room = max(step, budget.deadline - time.monotonic() - FIRST_GUESS * seconds)
-    return most_steps(room, 0, Pace(step, validation, after), setup.steps_per_epoch, trial.sizes), budget
+    return most_steps(room, 0, Pace(step, validation, after), setup.steps_per_epoch, setup.sizes), budget

@@ -189,6 +189,7 @@ class Setup:
             # A few rows an epoch, for those who watch.
             log_every=max(1, min(math.ceil(self.steps_per_epoch) // 2, 25)),
             deadline=deadline,
+            stop_after=config.stop_after,
             team=self.team,
         )
 

@@ -336,6 +336,10 @@ def _fit(
             if team.is_main:
                 write_json(path / CONFIG, stored_form(setup.config))
         train_until(None)
+    if state.ended:
+        setup = replace(setup, config=replace(setup.config, stop_after=state.step))
+        if team.is_main:
+            write_json(path / CONFIG, stored_form(setup.config))
     put_back()
     if note := skipped_note(state):
         state.notes.append(note)

@@ -31,9 +31,9 @@ class SizePlan:
     held: int
     """First steps, the warm-up, that keep the smallest size. A run whose length is measured during the warm-up and planned
     anew after it has then trained on the images that the final plan says."""
-    smallest_cost: float | None = None
-    """What a step on the smallest images was measured to cost compared with one of full size; in proportion to the pixels
-    where nothing was measured."""
+    costs: tuple[float, ...] | None = None
+    """What a step on images of each size was measured to cost compared with one of full size; in proportion to the pixels where
+    nothing was measured."""
 
     def stage(self, step: int, steps: int) -> int:
         """The place in `sizes` of a step, from 0, in a run of `steps`."""
@@ -49,20 +49,16 @@ class SizePlan:
         return self.sizes[self.stage(step, steps)]
 
     def relative_cost(self, step: int, steps: int) -> float:
-        """What a step costs compared with one of full size, in (0, 1]: on a line through the costs of the smallest and the full
-        size over the pixels, and so over the tokens.
+        """What a step costs compared with one of full size.
 
-        Measured with vit_micro at 32 pixels: 0.24, 0.35, 0.53 and 0.72 at 16, 20, 24 and 28 pixels, for 0.25, 0.39, 0.56 and
-        0.77 of the pixels; on another day 0.58 at 24. Hence `smallest_cost`.
+        vit_micro at 32 pixels: 0.24, 0.35, 0.53 and 0.72 at 16, 20, 24 and 28 pixels, for 0.25, 0.39, 0.56 and 0.77 of the
+        pixels; on another day 0.58 at 24. Hence `costs`.
         """
-        pixels, least = self._pixels(self.at(step, steps)), self._pixels(self.sizes[0])
-        if self.smallest_cost is None:
-            return pixels
-        return self.smallest_cost + (1 - self.smallest_cost) * (pixels - least) / (1 - least)
-
-    def _pixels(self, size: Size) -> float:
-        """As a share of those of the full size."""
-        return size[0] * size[1] / (self.sizes[-1][0] * self.sizes[-1][1])
+        stage = self.stage(step, steps)
+        if self.costs is not None:
+            return self.costs[stage]
+        (height, width), full = self.sizes[stage], self.sizes[-1]
+        return height * width / (full[0] * full[1])
 
     def total_cost(self, begin: int, steps: int) -> float:
         """What steps `begin` to `steps` - 1 cost together, in steps of full size."""
@@ -77,16 +73,6 @@ class SizePlan:
             total += (high - step) * self.relative_cost(step, steps)
             step = high
         return total
-
-    def most_steps(self, done: int, budget: float) -> int:
-        """The longest run, in steps, whose steps after the first `done` cost at most `budget` steps of full size."""
-        low, high = done, done + 1
-        while self.total_cost(done, high) <= budget:
-            low, high = high, done + 2 * (high - done)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.total_cost(done, middle) <= budget else (low, middle)
-        return low
 
 
 def plan_sizes(config: AugmentConfig, full: Size, multiple: Size, held: int) -> SizePlan | None:
