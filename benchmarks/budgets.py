@@ -4,7 +4,7 @@
 
 One training at a time, pinned to one core, so that the rest of the machine may be used otherwise. For each: the seconds
 it took, the share of the budget, the steps that were planned and those that were taken, and what the run had set aside for
-what comes after the last of them.
+what comes after the last of them, beside what that took (without its validation).
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def run(name: str, budget: str, seed: int, folder: Path) -> dict[str, Any]:
     wall = time.monotonic() - begin
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    last_state = max(each.stat().st_mtime for each in (folder / "checkpoints").glob("step_*"))
+    after = (folder / "run.json").stat().st_mtime - last_state
     found = re.search(r"and (\d+) s for scoring and the report", done.stderr)
     return {
         "set": name,
@@ -62,6 +64,7 @@ def run(name: str, budget: str, seed: int, folder: Path) -> dict[str, Any]:
         "steps_planned": config["steps"],
         "steps_taken": facts["training"]["steps"],
         "set_aside": int(found[1]) if found else None,
+        "taken_after": round(after, 1),
         "accuracy": facts["headline"]["accuracy"]["value"],
     }
 

@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/studies.py [--only digits rsscn7] [--render]
 
 Each study is one `vitreous compare` of vit_micro and resnet_micro, which have as many parameters, with as many
-multiply-accumulates of training for both, three seeds, and the recipe of each family. Its comparison.json is kept in
+multiply-accumulates of training for both (CIFAR-10: as much time, also with fewer labels, which are then seen more often), three
+seeds, and the recipe of each family. Its comparison.json is kept in
 results/studies/; from there --render writes the pages without training anything. A study that was interrupted resumes.
 """
 
@@ -25,16 +26,16 @@ from vitreous.workflows.summary import number
 RESULTS = FOLDER / "studies"
 PAGES = Path(__file__).parents[1] / "docs" / "studies"
 MODELS = ("vit_micro", "resnet_micro")
-COMMON = ("--models", ",".join(MODELS), "--seeds", "3", "--equal", "macs")
-SMALL = ("--image-size", "64", "--epochs", "60")
+COMMON = ("--models", ",".join(MODELS), "--seeds", "3")
+SMALL = ("--equal", "macs", "--image-size", "64", "--epochs", "60")
 STUDIES: dict[str, tuple[str, ...]] = {
-    "digits": ("--epochs", "30"),
+    "digits": ("--equal", "macs", "--epochs", "30"),
     "document_pages": SMALL,
     "rsscn7": SMALL,
     "magnetic_tile": SMALL,
     "chest_xray_nih": SMALL,
     "clothing": SMALL,
-    "cifar10": ("--epochs", "8", "--shares", "0.01,0.1"),
+    "cifar10": ("--equal", "time", "--time", "4m", "--shares", "0.01,0.1"),
 }
 TITLES = {
     "digits": "Handwritten digits",
@@ -140,8 +141,8 @@ def render() -> None:
         )
     text = (
         "# Studies: a Vision Transformer against a CNN, from scratch, at equal cost\n\n"
-        "vit_micro and resnet_micro have as many parameters. Both get as many multiply-accumulates of training, the recipe of "
-        "their family, the same split and three seeds. Accuracy on the test part, mean of the seeds; its interval is for other "
+        "vit_micro and resnet_micro have as many parameters. Both get as many multiply-accumulates of training (CIFAR-10: as much time), the "
+        "recipe of their family, the same split and three seeds. Accuracy on the test part, mean of the seeds; its interval is for other "
         "seeds and other images of the same kind. Made by `benchmarks/studies.py`; how to read it: "
         "[What the numbers mean](../evaluation.md).\n\n"
     )

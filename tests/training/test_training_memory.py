@@ -16,7 +16,7 @@ from vitreous.errors import UsageError
 from vitreous.models import architecture, build
 from vitreous.models.cost.activations import set_checkpointing
 from vitreous.training.checkpoint import TrainState, restore_newest
-from vitreous.training.forecast import MARGIN, Forecast, forecast, plan, verified
+from vitreous.training.forecast import MARGIN, Forecast, forecast, largest_piece, plan, taken_by_pass
 from vitreous.training.loop import fit
 from vitreous.training.losses import cross_entropy
 from vitreous.training.memory import is_out_of_memory, peak_memory, usage
@@ -195,15 +195,36 @@ def test_the_forecast_covers_weights_and_grows_with_the_images(name: str, channe
     assert forecast(model, (channels, 16, 16), "fp32", "cpu").fixed < found.fixed, "frozen weights need no gradient"
 
 
-def test_a_trial_halves_the_pieces_until_they_run_and_leaves_the_model_alone(problem: Any) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 64, 100])
+@pytest.mark.parametrize("most", [1, 3, 10, 33, 1000])
+@pytest.mark.parametrize("planned", [1, 2, 9, 64])
+def test_the_largest_piece_is_found_from_any_first_guess(batch: int, most: int, planned: int) -> None:
+    asked: list[int] = []
+
+    def fits(count: int) -> bool:
+        asked.append(count)
+        return count <= most
+
+    found = largest_piece(min(planned, batch), batch, fits)
+    pieces = [-(-batch // count) for count in range(1, batch + 1)]
+    assert found == max(size for size in pieces if size <= most)
+    assert len(asked) <= 2 + 2 * math.log2(batch + 1)
+
+
+def test_training_is_left_to_say_that_nothing_fits() -> None:
+    assert largest_piece(8, 64, lambda count: False) == 1
+
+
+def test_a_trial_pass_tells_whether_memory_ran_out_and_leaves_the_model_alone(problem: Any) -> None:
     model, objective = problem.state().model, Small(5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images, targets = torch.randn(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10]
-    planned = plan(Forecast(0, 1, None), 16, 10**6, recompute=None)
-    assert verified(planned, model, images, targets, objective, "fp32").micro_batch == 4
-    assert objective.sizes == [4]
+    assert taken_by_pass(model, images, targets, objective, "fp32") is None
+    assert taken_by_pass(model, images[:5], targets[:5], objective, "fp32") == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(RuntimeError, match="shapes"):
+        taken_by_pass(model, images, targets, Small(0, RuntimeError("shapes differ")), "fp32")
 
 
 def test_recomputed_activations_give_the_same_gradients(problem: Any) -> None:

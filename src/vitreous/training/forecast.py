@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -114,29 +114,56 @@ def plan(predicted: Forecast, batch: int, free: int, *, recompute: bool | None) 
     return Plan(micro, chosen, predicted.bytes(micro, recomputed=chosen))
 
 
-def verified(
-    plan: Plan, model: nn.Module, images: Tensor, targets: Tensor, objective: Objective, precision: Precision
-) -> Plan:
-    """`plan` after a forward and backward pass of one piece on the device of `images`; halved until it runs.
+def largest_piece(planned: int, batch: int, fits: Callable[[int], bool]) -> int:
+    """The most images at once, of the even pieces that a batch may be cut into, for which `fits` says yes.
 
-    images, targets: a batch of at least `plan.micro_batch` images. The pass runs on a copy of the model, which is left alone.
+    planned: where to look first; a forecast is an upper bound of memory, so that more may fit, and a GPU that others use
+    leaves less. 1 where nothing fits: training will then say so. Asks about twice the logarithm of the number of pieces.
     """
-    trial, size = copy.deepcopy(model).train(), plan.micro_batch
-    device = images.device.type
-    while True:
-        try:
-            with autocast(precision, device), torch.random.fork_rng():
-                objective(trial, images[:size], targets[:size]).backward()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or size == 1:
-                raise
-            size //= 2
-        else:
-            return replace(plan, micro_batch=size)
-        finally:
-            trial.zero_grad(set_to_none=True)
-            if device == "cuda":
-                torch.cuda.empty_cache()
+
+    def size(pieces: int) -> int:
+        return -(-batch // pieces)
+
+    good = pieces = -(-batch // planned)
+    bad = 0  # pieces that are too few
+    if fits(size(pieces)):
+        while good - bad > 1:
+            pieces = max(bad + 1, good // 2) if bad == 0 else (good + bad) // 2
+            good, bad = (pieces, bad) if fits(size(pieces)) else (good, pieces)
+        return size(good)
+    while size(pieces) > 1:
+        bad, pieces = pieces, min(batch, 2 * pieces)
+        if fits(size(pieces)):
+            good = pieces
+            while good - bad > 1:
+                pieces = (good + bad) // 2
+                good, bad = (pieces, bad) if fits(size(pieces)) else (good, pieces)
+            return size(good)
+    return 1
+
+
+def taken_by_pass(
+    model: nn.Module, images: Tensor, targets: Tensor, objective: Objective, precision: Precision
+) -> int | None:
+    """Bytes that a forward and backward pass of these images takes on their GPU beyond weights; 0 on a CPU, which does not
+    tell; None where memory runs out. `model` is left as it is."""
+    trial, device = copy.deepcopy(model).train(), images.device.type
+    before = 0
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    try:
+        with autocast(precision, device), torch.random.fork_rng():
+            objective(trial, images, targets).backward()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        trial.zero_grad(set_to_none=True)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    return torch.cuda.max_memory_allocated() - before if device == "cuda" else 0
 
 
 def _growth(few: int, more: int) -> int:

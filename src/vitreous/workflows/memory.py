@@ -8,7 +8,7 @@ import torch
 
 from vitreous.config.train import TrainConfig
 from vitreous.models.cost.activations import set_checkpointing
-from vitreous.training.forecast import Forecast, Plan, forecast, plan, verified
+from vitreous.training.forecast import MARGIN, Forecast, Plan, forecast, largest_piece, plan, taken_by_pass
 from vitreous.training.memory import uses_batch_statistics
 from vitreous.workflows.environment import free_memory
 from vitreous.workflows.reporter import Reporter
@@ -41,7 +41,7 @@ def fit_into_memory(setup: Setup, asked: TrainConfig, reporter: Reporter, *, sha
             f"{setup.start.architecture.name} cannot recompute its activations; --net.checkpointing is left out."
         )
     if setup.device == "cuda" and config.micro_batch is None and not sharded:
-        found = _tried(setup, found)
+        found = _tried(setup, predicted, found, free)
     reporter.say(_sentence(predicted, found, batch, free))
     if recomputed and by_hand is None:
         reporter.say(
@@ -57,16 +57,25 @@ def fit_into_memory(setup: Setup, asked: TrainConfig, reporter: Reporter, *, sha
     return replace(setup, config=replace(config, micro_batch=found.micro_batch, net=net))
 
 
-def _tried(setup: Setup, found: Plan) -> Plan:
-    """The plan after a pass of random images on the GPU, which knows better than any forecast."""
+def _tried(setup: Setup, predicted: Forecast, found: Plan, free: int) -> Plan:
+    """The plan after passes of random images on the GPU, which knows better than any forecast: the largest pieces that leave
+    the margin."""
     assert setup.config.precision != "auto"
-    model = setup.start.model.to(setup.device)
+    model, objective, precision = setup.start.model.to(setup.device), setup.objective, setup.config.precision
     generator = torch.Generator(setup.device).manual_seed(0)
-    images = torch.randn(found.micro_batch, *setup.spec.shape, device=setup.device, generator=generator)
     classes = len(setup.spec.classes)
-    targets = torch.full((found.micro_batch, classes), 1 / classes, device=setup.device)
-    works = verified(found, model, images, targets, setup.objective, setup.config.precision)
-    return replace(works, micro_batch=setup.team.least(works.micro_batch))
+
+    def fits(count: int) -> bool:
+        try:
+            images = torch.randn(count, *setup.spec.shape, device=setup.device, generator=generator)
+        except torch.OutOfMemoryError:
+            return False
+        targets = torch.full((count, classes), 1 / classes, device=setup.device)
+        taken = taken_by_pass(model, images, targets, objective, precision)
+        return taken is not None and predicted.fixed + taken <= MARGIN * free
+
+    micro = setup.team.least(largest_piece(found.micro_batch, setup.batch_size, fits))
+    return Plan(micro, found.recomputed, predicted.bytes(micro, recomputed=found.recomputed))
 
 
 def _sentence(predicted: Forecast, found: Plan, batch: int, free: int) -> str:
