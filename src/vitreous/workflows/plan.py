@@ -132,7 +132,7 @@ def plan_again(
     rows: of the history so far. Validates once and saves the state, to know what that takes; neither changes the run.
     """
     pace = measure(setup, state, rows, evaluate, checkpoints, limit=_limit(parse_duration(budget.text)))
-    budget = replace(budget, reserve=reserve(pace.after, budget.ends - time.monotonic(), setup.facts.cores))
+    budget = replace(budget, reserve=reserve(pace.after, budget.ends - time.monotonic()))
     left = budget.deadline - time.monotonic()
     steps = setup.team.least(most_steps(left, state.step, pace, setup.steps_per_epoch, setup.sizes))
     epochs = steps / setup.steps_per_epoch
@@ -281,21 +281,22 @@ def _image_seconds(setup: Setup, model: nn.Module, validation: float) -> tuple[f
     return reading, scoring
 
 
-def reserve(after: float, left: float, cores: int) -> float:
+def reserve(after: float, left: float) -> float:
     """Seconds to set aside for what comes after the last step.
 
     after: what it takes by itself. left: seconds of the budget. What is for pages takes longer on a machine that other
     programs use too; that much more is set aside, but no more than leaves half of the time for training.
     """
-    busy = after + PAGES * (_busyness(cores) - 1)
+    busy = after + PAGES * (_busyness() - 1)
     return max(after, min(busy, left / 2))
 
 
-def _busyness(cores: int) -> float:
+def _busyness() -> float:
     """How many times as long things take because other programs want the processor too, from 1 to 6."""
     if not hasattr(os, "getloadavg"):
         return 1.0
-    return min(6.0, max(1.0, os.getloadavg()[0] / max(1, cores)))
+    # The load is that of the whole machine, of which this process may have been given a part.
+    return min(6.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
@@ -315,6 +316,6 @@ def _first_guess(setup: Setup, began: float) -> tuple[int, Budget]:
             f"{seconds - left:.0f} s, and {after:.0f} s are needed after training.",
             f"Give at least --time {math.ceil(seconds - left + after + 20 * step + 10)}s.",
         )
-    budget = Budget(config.time, began + seconds, reserve(after, left, setup.facts.cores))
+    budget = Budget(config.time, began + seconds, reserve(after, left))
     room = max(step, budget.deadline - time.monotonic() - FIRST_GUESS * seconds)
     return most_steps(room, 0, Pace(step, validation, after), setup.steps_per_epoch, setup.sizes), budget
