@@ -15,12 +15,13 @@ import numpy as np
 from record import write
 
 from vitreous.evaluation import metrics
+from vitreous.evaluation.calibration_error import calibration_error
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, percentiles, proportion, resample
+from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, proportion, resampled
 
 SIZES = {"three classes": (80, 60, 40), "two classes": (100, 60)}
 LIKENESS = 0.3
-LOSSES = {"ece": metrics.ece, "brier": metrics.brier, "nll": metrics.nll}
+LOSSES = {"brier": metrics.brier, "nll": metrics.nll}
 
 
 def draw(sizes: tuple[int, ...], grouped: bool, times: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
@@ -39,12 +40,11 @@ def draw(sizes: tuple[int, ...], grouped: bool, times: int, rng: np.random.Gener
 
 def intervals(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, seed: int) -> dict[str, Any]:
     grouping = Grouping.of(groups, len(labels))
-    found = {"accuracy": proportion(scores.argmax(axis=1) == labels, grouping)}
+    correct = scores.argmax(axis=1) == labels
+    found = {"accuracy": proportion(correct, grouping)}
     found |= {name: class_mean(name, scores, labels, grouping) for name in CLASS_SCORES}
-    samples = resample(LOSSES, scores, labels, grouping, seed)
-    for name, metric in LOSSES.items():
-        found[name] = percentiles(float(metric(scores, labels)), samples[name], grouping, centred=name == "ece")
-    return found
+    found["ece"] = calibration_error(scores.max(axis=1), correct, grouping, seed).interval
+    return found | resampled(LOSSES, scores, labels, grouping, seed)
 
 
 def main() -> None:
@@ -57,7 +57,8 @@ def main() -> None:
             rng = np.random.default_rng(0)
             scores, labels, _ = draw(sizes, grouped, 200_000 // sum(sizes), rng)
             truth = {
-                name: float(getattr(metrics, name)(scores, labels)) for name in ("accuracy", *CLASS_SCORES, *LOSSES)
+                name: float(getattr(metrics, name)(scores, labels))
+                for name in ("accuracy", *CLASS_SCORES, "ece", *LOSSES)
             }
             held = dict.fromkeys(truth, 0)
             for seed in range(simulations):

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from vitreous.evaluation import metrics
 from vitreous.evaluation.abstention import choose_threshold, risk_coverage
-from vitreous.evaluation.calibration import fit_temperature, reliability_bins
+from vitreous.evaluation.calibration import fit_temperature, score_bins
+from vitreous.evaluation.calibration_error import CalibrationError, calibration_error
+from vitreous.evaluation.groups import Grouping
 from vitreous.runs.decision import probabilities
 
 
@@ -57,7 +60,7 @@ def test_too_few_images_leave_scores_alone_and_say_so():
 def test_reliability_bins_add_up_to_the_calibration_error():
     logits, labels = overconfident(2.0, 300)
     scores = probabilities(logits)
-    bins = reliability_bins(scores, labels)
+    bins = score_bins(scores.max(axis=1), scores.argmax(axis=1) == labels, Grouping.of(None, 300))
     assert sum(found.count for found in bins) == 300
     gaps = [
         found.count * abs(found.accuracy - found.confidence)
@@ -65,8 +68,58 @@ def test_reliability_bins_add_up_to_the_calibration_error():
         if found.accuracy is not None and found.confidence is not None
     ]
     assert sum(gaps) / 300 == pytest.approx(float(metrics.ece(scores, labels)), abs=1e-12)
-    assert bins[0].accuracy is None
+    assert bins[0].accuracy is None and bins[0].accuracy_low is None
     assert bins[0].count == 0
+    full = next(found for found in bins if found.count > 5)
+    assert full.accuracy is not None and full.accuracy_low is not None and full.accuracy_high is not None
+    assert full.accuracy_low < full.accuracy < full.accuracy_high
+
+
+def errors_of(sharpness: float, times: int = 1, seed: int = 0, grouped: bool = False) -> CalibrationError:
+    """Of scores that are right as often as they say where `sharpness` is 1; grouped: each image three times."""
+    rng = np.random.default_rng(seed)
+    share = rng.uniform(0.35, 0.99, 200 * times)
+    correct = rng.random(len(share)) < share
+    confidence = expit(sharpness * logit(share))
+    if grouped:
+        confidence, correct = np.repeat(confidence, 3), np.repeat(correct, 3)
+    groups = np.repeat(np.arange(len(share)), 3) if grouped else None
+    return calibration_error(confidence, correct, Grouping.of(groups, len(correct)), seed)
+
+
+def test_what_chance_adds_to_a_calibration_error_is_outside_its_interval() -> None:
+    for seed in range(5):
+        found = errors_of(1.0, seed=seed)
+        value, low, corrected = found.interval.value, found.interval.low, found.corrected
+        assert value is not None and low is not None and corrected is not None
+        assert value > 0.025 and corrected < 0.8 * value
+        assert low < 0.02, "a calibrated model is not called uncalibrated"
+
+
+@pytest.mark.parametrize("sharpness", [1.5, 2.5, 0.4])
+def test_the_interval_of_a_calibration_error_narrows_around_the_truth(sharpness: float) -> None:
+    truth = errors_of(sharpness, times=500, seed=9).interval.value
+    few, many = errors_of(sharpness, times=2), errors_of(sharpness, times=20)
+    for found in (few, many):
+        assert found.interval.low is not None and found.interval.high is not None and truth is not None
+        assert found.interval.low <= truth <= found.interval.high
+    assert many.interval.high - many.interval.low < 0.6 * (few.interval.high - few.interval.low)  # type: ignore[operator]
+
+
+def test_copies_of_an_image_are_no_evidence_of_calibration() -> None:
+    alone, copies = errors_of(1.6, seed=3), errors_of(1.6, seed=3, grouped=True)
+    assert copies.interval.value == pytest.approx(alone.interval.value)
+    widths = [each.interval.high - each.interval.low for each in (alone, copies)]  # type: ignore[operator]
+    assert widths[1] == pytest.approx(widths[0], rel=0.15)
+    assert "by group (200 groups)" in copies.interval.method
+
+
+def test_few_groups_and_answers_that_are_all_right_are_no_error() -> None:
+    few = calibration_error(np.full(60, 0.8), np.ones(60, bool), Grouping.of(np.repeat(np.arange(6), 10), 60))
+    assert few.corrected is None and few.interval.low is None and "only 6 groups" in few.interval.method
+    for confidence in (0.97, 1.0):
+        found = calibration_error(np.full(60, confidence), np.ones(60, bool), Grouping.of(None, 60)).interval
+        assert found.low == 0.0 and found.high is not None and 0.01 < found.high < 0.15
 
 
 def test_the_threshold_is_the_smallest_that_reaches_the_target():

@@ -164,16 +164,6 @@ def test_an_undefined_metric_has_no_value_and_says_why():
     assert "one class" in found.method
 
 
-def test_a_calibration_error_lies_inside_its_own_interval():
-    rng = np.random.default_rng(6)
-    scores = rng.dirichlet(np.ones(4), 150)
-    labels = np.array([rng.choice(4, p=row) for row in scores])
-    found = interval(metrics.ece, scores, labels, centred=True)
-    assert found.value is not None and found.low is not None and found.high is not None
-    assert 0 <= found.low < found.value < found.high
-    assert found.method == "bootstrap (150 images, 1000 resamples, centred)"
-
-
 def test_the_same_seed_gives_the_same_interval():
     rng = np.random.default_rng(7)
     scores, labels = rng.dirichlet(np.ones(4), 100), rng.integers(4, size=100)

@@ -43,7 +43,10 @@ def test_every_metric_has_value_interval_count_and_method():
     ]
     scores = probabilities(logits, 1.3)
     for name, entry in found.metrics.items():
-        assert set(entry) == {"value", "low", "high", "n", "method"}
+        assert set(entry) - {"bootstrap"} == {"value", "low", "high", "n", "method"}
+        assert ("bootstrap" in entry) == (name in ("auroc", "average_precision"))
+        if "bootstrap" in entry:
+            assert entry["bootstrap"] == pytest.approx([entry["low"], entry["high"]], abs=0.06)
         assert entry["low"] <= entry["value"] <= entry["high"]
         assert entry["n"] == 120
         assert "30 groups" in entry["method"]
@@ -115,6 +118,9 @@ def test_calibration_shows_before_and_after():
     assert found["ece_before"] == pytest.approx(float(metrics.ece(probabilities(logits), labels)))
     assert found["ece_after"] == pytest.approx(float(metrics.ece(probabilities(logits, 2.0), labels)))
     assert sum(entry["count"] for entry in found["bins_after"]) == 120
+    for when in ("before", "after"):
+        assert found[f"ece_{when}_interval"]["value"] == found[f"ece_{when}"]
+        assert found[f"ece_{when}_interval"]["low"] <= found[f"ece_{when}_interval"]["corrected"]
 
 
 def test_the_document_has_the_shape_of_metrics_json():

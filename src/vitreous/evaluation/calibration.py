@@ -9,6 +9,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import proportion
 from vitreous.evaluation.metrics import NUM_BINS, confidence_bins
 
 MIN_IMAGES = 20
@@ -90,22 +92,27 @@ class Bin:
     """Mean top score; None in an empty bin."""
     accuracy: float | None
     """Share that is right; None in an empty bin."""
+    accuracy_low: float | None
+    accuracy_high: float | None
+    """Its 95 % interval."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def reliability_bins(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
-    """The points of a reliability diagram (Guo et al. 2017, figure 1): equal-width bins of the top score."""
-    return score_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, num_bins)
+def score_bins(confidence: np.ndarray, correct: np.ndarray, grouping: Grouping, num_bins: int = NUM_BINS) -> list[Bin]:
+    """The points of a reliability diagram (Guo et al. 2017, figure 1): equal-width bins of the scores.
 
-
-def score_bins(confidence: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> list[Bin]:
-    """Scores (n,) in [0, 1] and whether what they stand for is so, bool (n,), in equal-width bins of the score."""
+    confidence: scores (n,) in [0, 1]. correct: whether what they stand for is so, bool (n,). grouping: of the same n.
+    """
     index = confidence_bins(confidence, num_bins)
     counts = np.bincount(index, minlength=num_bins)
     means = np.bincount(index, confidence, num_bins) / np.maximum(counts, 1)
     shares = np.bincount(index, correct, num_bins) / np.maximum(counts, 1)
+    found = [
+        proportion(correct[own], grouping.among(own)) if own.any() else None
+        for own in np.eye(num_bins, dtype=bool)[:, index]
+    ]
     return [
         Bin(
             low=position / num_bins,
@@ -113,6 +120,8 @@ def score_bins(confidence: np.ndarray, correct: np.ndarray, num_bins: int = NUM_
             count=int(counts[position]),
             confidence=float(means[position]) if counts[position] else None,
             accuracy=float(shares[position]) if counts[position] else None,
+            accuracy_low=None if share is None else share.low,
+            accuracy_high=None if share is None else share.high,
         )
-        for position in range(num_bins)
+        for position, share in enumerate(found)
     ]

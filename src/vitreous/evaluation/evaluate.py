@@ -11,10 +11,10 @@ import numpy as np
 from vitreous.errors import DataError, VitreousError
 from vitreous.evaluation import metrics
 from vitreous.evaluation.abstention import risk_coverage
-from vitreous.evaluation.calibration import reliability_bins
+from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, percentiles, proportion, resample
+from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, proportion, resampled, with_bootstrap
 from vitreous.evaluation.per_class import per_class
 from vitreous.runs.decision import probabilities as softmax
 
@@ -32,7 +32,7 @@ class PartResult:
     confusion: list[list[int]]
     """Rows are labels, columns predictions, both in the order of the classes."""
     calibration: dict[str, Any]
-    """{"temperature", "ece_before", "ece_after", "bins_before", "bins_after"}."""
+    """As `calibration_error.calibration_facts` gives it."""
     risk_coverage: dict[str, list[float]]
     """{"threshold", "coverage", "risk"}: error rate among the answered as the threshold of abstention rises."""
     decisions: dict[str, Any]
@@ -60,14 +60,15 @@ def evaluate_part(
     check_outputs(logits, len(labels), len(classes))
     assert labels.min() >= 0 and labels.max() < len(classes), "labels outside the classes"
     grouping = Grouping.of(groups, len(labels))
-    scores = softmax(logits, temperature)
+    scores, before = softmax(logits, temperature), softmax(logits)
     correct = scores.argmax(axis=1) == labels
+    error, calibration = calibration_facts(temperature, before.max(axis=1), scores.max(axis=1), correct, grouping, seed)
     return PartResult(
         n=len(labels),
-        metrics={name: found.to_dict() for name, found in _metrics(scores, labels, grouping, seed).items()},
+        metrics={name: found.to_dict() for name, found in _metrics(scores, labels, error, grouping, seed).items()},
         per_class=per_class(scores, labels, grouping, classes),
         confusion=metrics.confusion_matrix(scores, labels).tolist(),
-        calibration=_calibration(softmax(logits), scores, labels, temperature),
+        calibration=calibration,
         risk_coverage=risk_coverage(scores.max(axis=1), correct),
         decisions={} if fitted is None else fitted.judge(scores, labels, classes, grouping),
         notes=_notes(labels, classes),
@@ -91,28 +92,19 @@ def metrics_document(
     }
 
 
-def _metrics(scores: np.ndarray, labels: np.ndarray, grouping: Grouping, seed: int) -> dict[str, Interval]:
+def _metrics(
+    scores: np.ndarray, labels: np.ndarray, error: Interval, grouping: Grouping, seed: int
+) -> dict[str, Interval]:
+    """error: of the calibration."""
     found = {"accuracy": proportion(scores.argmax(axis=1) == labels, grouping)}
     if scores.shape[1] > 5:
         found["top5_accuracy"] = proportion(metrics.top_hits(scores, labels, 5), grouping)
     for name in CLASS_SCORES:
         found[name] = class_mean(name, scores, labels, grouping)
-    losses = {"ece": metrics.ece, "brier": metrics.brier, "nll": metrics.nll}
-    samples = resample(losses, scores, labels, grouping, seed)
-    for name, metric in losses.items():
-        value = float(metric(scores, labels))
-        found[name] = percentiles(value, samples[name], grouping, centred=name == "ece")
-    return found
-
-
-def _calibration(before: np.ndarray, after: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    return {
-        "temperature": float(temperature),
-        "ece_before": float(metrics.ece(before, labels)),
-        "ece_after": float(metrics.ece(after, labels)),
-        "bins_before": [found.to_dict() for found in reliability_bins(before, labels)],
-        "bins_after": [found.to_dict() for found in reliability_bins(after, labels)],
-    }
+    areas = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
+    found = with_bootstrap(found, areas, scores, labels, grouping, seed)
+    found["ece"] = error
+    return found | resampled({"brier": metrics.brier, "nll": metrics.nll}, scores, labels, grouping, seed)
 
 
 def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:

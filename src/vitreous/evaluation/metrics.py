@@ -166,9 +166,12 @@ def placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
 
 def ece(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Expected calibration error over 15 equal-width bins of the top score (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    weights = _weights(len(labels), weights)
+    return binned_error(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, weights)
+
+
+def binned_error(confidence: np.ndarray, correct: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the images of the gap, in each of 15 equal-width bins of a score, between it and the share that is right."""
+    weights = _weights(len(correct), weights)
     # In a bin of weight W the term is W / total * |accuracy - confidence|, and W cancels.
     gaps = weights @ _indicator(confidence_bins(confidence), NUM_BINS, correct - confidence)
     return np.abs(gaps).sum(axis=-1) / weights.sum(axis=-1)

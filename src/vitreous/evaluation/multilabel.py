@@ -14,11 +14,11 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from vitreous.evaluation import influence
-from vitreous.evaluation.calibration import score_bins
+from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.evaluate import PartResult, check_outputs
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import Interval, effective_wilson, percentiles, proportion, resample
-from vitreous.evaluation.metrics import NUM_BINS, confidence_bins, weighted_mean
+from vitreous.evaluation.intervals import Interval, effective_wilson, proportion, resampled
+from vitreous.evaluation.metrics import weighted_mean
 from vitreous.evaluation.per_class import class_row
 from vitreous.runs.decision import sigmoids
 
@@ -71,9 +71,13 @@ def evaluate_labels(
     grouping, there = Grouping.of(groups, len(labels)), labels > 0
     scores, before = sigmoids(logits, temperature), sigmoids(logits)
     given = scores >= thresholds
+    each_label = Grouping.of(np.repeat(grouping.index, len(classes)), scores.size)
+    error, calibration = calibration_facts(temperature, before.ravel(), scores.ravel(), there.ravel(), each_label, seed)
     return PartResult(
         n=len(labels),
-        metrics={name: found.to_dict() for name, found in _metrics(scores, there, given, grouping, seed).items()},
+        metrics={
+            name: found.to_dict() for name, found in _metrics(scores, there, given, error, grouping, seed).items()
+        },
         per_class={
             name: {
                 **class_row(scores[:, column], there[:, column], given[:, column], grouping),
@@ -82,13 +86,7 @@ def evaluate_labels(
             for column, name in enumerate(classes)
         },
         confusion=[],
-        calibration={
-            "temperature": float(temperature),
-            "ece_before": float(ece(before, there)),
-            "ece_after": float(ece(scores, there)),
-            "bins_before": [each.to_dict() for each in score_bins(before.ravel(), there.ravel())],
-            "bins_after": [each.to_dict() for each in score_bins(scores.ravel(), there.ravel())],
-        },
+        calibration=calibration,
         risk_coverage={},
         decisions={},
         notes=_notes(there, classes),
@@ -96,7 +94,7 @@ def evaluate_labels(
 
 
 def _metrics(
-    scores: np.ndarray, labels: np.ndarray, given: np.ndarray, grouping: Grouping, seed: int
+    scores: np.ndarray, labels: np.ndarray, given: np.ndarray, error: Interval, grouping: Grouping, seed: int
 ) -> dict[str, Interval]:
     right = given == labels
     found = {"accuracy": proportion(right.all(axis=1), grouping)}
@@ -113,11 +111,8 @@ def _metrics(
     found["average_precision"] = _mean(
         labels, given, lambda own, _, score: influence.class_average_precision(score, own, grouping), scores, grouping
     )
-    losses = {"ece": ece, "brier": brier, "nll": nll}
-    samples = resample(losses, scores, labels, grouping, seed)
-    for name, metric in losses.items():
-        found[name] = percentiles(float(metric(scores, labels)), samples[name], grouping, centred=name == "ece")
-    return found
+    found["ece"] = error
+    return found | resampled({"brier": brier, "nll": nll}, scores, labels, grouping, seed)
 
 
 def _shared(found: Influence, grouping: Grouping) -> Interval:
@@ -159,14 +154,6 @@ def _micro_f1(labels: np.ndarray, given: np.ndarray) -> Influence:
         return 1.0, np.zeros(len(labels))
     value = float(2 * hits.sum() / size.sum())
     return value, (2 * hits - value * size) / size.sum()
-
-
-def ece(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Calibration error of every score by itself: over 15 equal bins, the gap between mean score and share of labels there."""
-    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
-    index = confidence_bins(scores)
-    gaps = np.stack([((labels - scores) * (index == each)).sum(axis=1) for each in range(NUM_BINS)], axis=1)
-    return np.abs(weights @ gaps).sum(axis=-1) / (weights.sum(axis=-1) * scores.shape[1])
 
 
 def brier(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

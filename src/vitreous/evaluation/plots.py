@@ -84,7 +84,8 @@ def reliability(calibration: Mapping[str, Any]) -> bytes:
         accuracy = [found["accuracy"] for found in bins]
         total = sum(found["count"] for found in bins)
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-        top.vlines(confidence, confidence, accuracy, color=colour, linewidth=1.2, alpha=0.5)
+        bounds = np.array([[found["accuracy_low"], found["accuracy_high"]] for found in bins])
+        top.vlines(confidence, bounds[:, 0], bounds[:, 1], color=colour, linewidth=1.2, alpha=0.5)
         areas = [14 + 130 * found["count"] / total for found in bins]
         top.scatter(confidence, accuracy, s=areas, color=colour, linewidths=0, zorder=3)
         heading = f"{when} scaling" if when == "before" else f"after, temperature {calibration['temperature']:.2f}"

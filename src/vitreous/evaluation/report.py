@@ -119,9 +119,14 @@ def _results(facts: ReportFacts) -> str:
 def _methods(facts: ReportFacts) -> str:
     """How the intervals of the headline part were made, each method once."""
     names: dict[str, list[str]] = {}
+    beside = []
     for name, found in facts.metrics[facts.parts[0]].items():
         names.setdefault(found["method"], []).append(words.metric_name(name))
-    return "Intervals: " + "; ".join(f"{method} for {', '.join(users)}" for method, users in names.items()) + "."
+        if bounds := found.get("bootstrap"):
+            low, high = map(float, bounds)
+            beside.append(f"{words.metric_range(name, {'low': low, 'high': high})} for {words.metric_name(name)}")
+    made = "; ".join(f"{method} for {', '.join(users)}" for method, users in names.items())
+    return f"Intervals: {made}." + (f" A bootstrap gives {', '.join(beside)}." if beside else "")
 
 
 def _classes(facts: ReportFacts) -> str:
@@ -214,13 +219,13 @@ def _confidence(facts: ReportFacts) -> str:
         "Confidence",
         paragraph(
             f"Logits are divided by {calibration['temperature']:.3f} (temperature scaling, fitted on the validation part).",
-            f"On the {facts.parts[0]} part this moves the calibration error from {before} to {after}.",
+            f"On the {facts.parts[0]} part this moves the calibration error from {before} to {after}{_by_chance(calibration)}.",
         ),
         drawing(
             facts.pictures.get("reliability"),
             "Reliability diagrams before and after temperature scaling",
             "Reliability: on the dashed line a score of 80 % is right 80 % of the time; below it the model is too sure. "
-            "The size of a dot grows with the number of images.",
+            "The size of a dot grows with the number of images; a line shows where the share may lie (95 %).",
         ),
         _abstention(facts.abstention),
         drawing(
@@ -229,6 +234,14 @@ def _confidence(facts: ReportFacts) -> str:
             f"What abstaining buys: the error rate among the {facts.parts[0]} images answered, as unsure ones are set aside.",
         ),
     )
+
+
+def _by_chance(calibration: Mapping[str, Any]) -> str:
+    """What remains of the error when the part that few images add is taken off."""
+    corrected = calibration["ece_after_interval"]["corrected"]
+    if corrected is None:
+        return ""
+    return f"; without what chance adds on so few images it is about {words.percent(corrected)}"
 
 
 def _abstention(found: Mapping[str, Any] | None) -> str:

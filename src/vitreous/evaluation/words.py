@@ -36,7 +36,7 @@ METRIC_MEANINGS = {
     "mcc": "correlation of labels and answers; 0 is chance, 1 perfect",
     "auroc": "chance that an image of a class scores above another",
     "average_precision": "mean precision as more and more images of a class are found",
-    "ece": "gap between score and share that is right; lower is better",
+    "ece": "gap between score and share that is right, chance included; the interval leaves chance out",
     "brier": "squared distance of scores from the truth; lower is better",
     "nll": "surprise at the labels, nats; lower is better",
 }

@@ -26,9 +26,9 @@ from vitreous.training.validation import Evaluate, conclude, out_of_patience, va
 
 __all__ = ["NEARLY_ALL", "Batches", "FitSettings", "fit", "step_seed"]
 
-NEARLY_ALL = 0.9
-"""Share of its steps from which a run counts as whole. Budgets are planned to end shortly before the last one, and a cosine
-is then at a fortieth of its peak or below."""
+NEARLY_ALL = 0.85
+"""Share of its steps from which a run counts as whole. Budgets are planned to end shortly before the last one; here a cosine
+is at a twentieth of its peak."""
 
 
 def fit(
