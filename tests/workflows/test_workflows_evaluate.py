@@ -238,3 +238,21 @@ def test_thresholds_of_the_run_are_judged_on_other_images(call: Callable[..., An
         recall, alarms = points
         assert recall["sensitivity"]["value"] >= 0.95 and alarms["specificity"]["value"] >= 0.95
     assert 'id="acting-on-scores"' in (run_copy / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_learning_curve_asks_about_images_that_training_has_not_seen(
+    call: Callable[..., Any], run_copy: Path
+) -> None:
+    done = call("evaluate", run_copy, "--learning", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["metrics"]["learning"]["val"]
+    images = [point["images"] for point in found["points"]]
+    counts = read_json(run_copy / "run.json")["data"]["counts"]
+    assert images == sorted(images) and images[-1] == counts["train"]
+    assert found["points"][-1]["draws"] == 1 < found["points"][0]["draws"]
+    assert found["further"][0]["images"] == 2 * counts["train"]
+    assert "have seen all training labels" in found["note"]
+    shown = call("evaluate", run_copy, "--learning")
+    assert f"{2 * counts['train']:,}, foretold" in shown.stdout and found["verdict"] in shown.stdout
+    refused = call("evaluate", run_copy, "--learning", "--split", "train")
+    assert refused.returncode == 2 and "that training has not seen" in refused.stderr

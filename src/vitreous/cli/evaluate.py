@@ -34,6 +34,8 @@ class EvaluateArguments(Common):
     corrupt: int = 0
     """Also score so many images of the part made worse by noise, blur, weather, compression and small shifts, each at five
     severities (16 ways: 500 images are 40,000 forward passes)."""
+    learning: bool = False
+    """Also tell what more labels would bring: a learning curve of classifiers on the run's features, and its continuation."""
     out: Path | None = None
     """Also write the metrics to this JSON file."""
 
@@ -58,6 +60,7 @@ def run(arguments: Sequence[str], console: Console) -> int:
         by=listed(parsed.by) if parsed.by else (),
         costs=parsed.costs,
         corrupt=parsed.corrupt,
+        learning=parsed.learning,
         reporter=console,
     )
     if parsed.out is not None:

@@ -63,18 +63,27 @@ class Classifier:
         return self.predictor.explain(image, method, target, faithfulness=faithfulness)
 
     def evaluate(
-        self, data: object = None, *, split: str | None = None, by: Sequence[str] = (), costs: str | Path | None = None
+        self,
+        data: object = None,
+        *,
+        split: str | None = None,
+        by: Sequence[str] = (),
+        costs: str | Path | None = None,
+        learning: bool = False,
     ) -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`.
 
-        by: columns of the data, each a table of accuracies ("subgroups"). costs: CSV of what mistakes cost ("costs").
+        by: columns of the data, each a table of accuracies ("subgroups"). costs: CSV of what mistakes cost ("costs"). learning:
+        what more labels would bring ("learning").
         """
         require("Evaluation", "train")
         self.run.require_classes()
         from vitreous.workflows.evaluate import evaluate
 
         prices = Path(costs) if costs else None
-        return evaluate(self.run, data, split=split, engine=self._engine_name, by=by, costs=prices).metrics
+        return evaluate(
+            self.run, data, split=split, engine=self._engine_name, by=by, costs=prices, learning=learning
+        ).metrics
 
     def export(self, format: str = "onnx", *, out: str | Path | None = None, overwrite: bool = False) -> ExportResult:
         """Write the model in another format, with the proof that it agrees; see `vitreous.export.export_run`."""

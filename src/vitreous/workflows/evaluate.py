@@ -17,7 +17,7 @@ from vitreous.config.train import TrainConfig
 from vitreous.data import BadFile, PixelStore, Source, Split, load_source
 from vitreous.data.examination import scan as scanning
 from vitreous.data.sources.locate import in_words, is_path
-from vitreous.engines import load_engine
+from vitreous.engines import Engine, Outputs, load_engine
 from vitreous.engines.onnxruntime import available_cores
 from vitreous.engines.select import describe
 from vitreous.errors import DataError, UsageError, unknown_name
@@ -60,6 +60,7 @@ def evaluate(
     by: Sequence[str] = (),
     costs: Path | None = None,
     corrupt: int = 0,
+    learning: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Score a run. Without `data`, on the part `split` (val) of the data it was made from, found again by `splits.csv`.
@@ -68,7 +69,7 @@ def evaluate(
 
     by: columns of the data (of its manifest or groups.csv); each gives a table of its values, the worst named. costs: a CSV of
     what it costs to take one class for another. corrupt: number of images to make worse in every way of
-    `evaluation.corruptions`, evenly spaced over the part; 0 for none.
+    `evaluation.corruptions`, evenly spaced over the part; 0 for none. learning: also tell what more labels would bring.
 
     Looking at the test part is recorded in `run.json`. Raises UsageError for an unknown part, DataError where images
     or classes are missing, and the errors of the engine.
@@ -77,10 +78,15 @@ def evaluate(
     reporter = reporter or Silent()
     if split is not None and split not in PARTS:
         raise unknown_name("part", split, PARTS)
-    if run.several_labels and (by or costs is not None or corrupt):
+    if run.several_labels and (by or costs is not None or corrupt or learning):
         raise UsageError(
-            f"{run.name!r} gives an image several labels or none; --by, --costs and --corrupt are for one label each.",
+            f"{run.name!r} gives an image several labels or none; --by, --costs, --corrupt and --learning are for one label each.",
             "Leave them out.",
+        )
+    if learning and split == "train":
+        raise UsageError(
+            "--learning asks about images that training has not seen, and --split train was given.",
+            "Leave out --split, which means val.",
         )
     if data is None or (isinstance(data, str | Path) and _is_own(run, str(data))):
         part = split or "val"
@@ -95,19 +101,7 @@ def evaluate(
     threads = threads or available_cores()
     loaded = load_engine(run, engine, threads)
     reporter.say(describe(loaded))
-    with reporter.task(f"reading {part} images", "images") as progress:
-        store = PixelStore(
-            source,
-            np.arange(len(source.samples)),
-            run.spec,
-            threads=threads,
-            max_bytes=available_memory() // 4,
-            progress=progress.update,
-        )
-    from vitreous.workflows.score import outputs
-
-    with reporter.task(f"scoring {part}", "images") as progress:
-        found = outputs(loaded, store, progress.update)
+    store, found = _scored(source, part, loaded, run, threads, reporter)
     if (thresholds := run.thresholds) is not None:
         result = evaluate_labels(found.logits, labels, subject.groups, run.classes, run.temperature, thresholds)
     else:
@@ -127,6 +121,8 @@ def evaluate(
         with reporter.task("scoring corrupted images", "images") as progress:
             worse = robustness(loaded, store, rows, labels[rows], grouping, threads=threads, progress=progress.update)
         more["robustness"] = {part: worse}
+    if learning:
+        more["learning"] = {part: _learning(run, loaded, found.features, subject, threads, reporter)}
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
     notes = _notes(run, subject.known, len(labels))
@@ -134,6 +130,46 @@ def evaluate(
         reporter.warn(note)
     document = {**metrics_document({part: result}, timing, notes), **more, "engine": loaded.name}
     return Evaluation(part, document, [(entry.path, entry.reason) for entry in subject.bad])
+
+
+def _scored(
+    source: Source, part: str, engine: Engine, run: RunFolder, threads: int, reporter: Reporter
+) -> tuple[PixelStore, Outputs]:
+    from vitreous.workflows.score import outputs
+
+    with reporter.task(f"reading {part} images", "images") as progress:
+        store = PixelStore(
+            source,
+            np.arange(len(source.samples)),
+            run.spec,
+            threads=threads,
+            max_bytes=available_memory() // 4,
+            progress=progress.update,
+        )
+    with reporter.task(f"scoring {part}", "images") as progress:
+        return store, outputs(engine, store, progress.update)
+
+
+def _learning(
+    run: RunFolder, engine: Engine, asked: np.ndarray, subject: _Subject, threads: int, reporter: Reporter
+) -> dict[str, Any]:
+    """asked: features of the images of the subject."""
+    from vitreous.workflows.learning import learning
+
+    trained = _own(run, "train")
+    _, found = _scored(trained.source, "train", engine, run, threads, reporter)
+    config = from_dict(TrainConfig, read_settings(run.path / CONFIG))
+    return learning(
+        found.features,
+        Split.read_csv(run.path / SPLITS),
+        run.classes,
+        asked,
+        subject.labels,
+        Grouping.of(subject.groups, len(subject.labels)),
+        balanced=config.balance != "none",
+        method=config.method,
+        seed=config.seed,
+    )
 
 
 def column_values(source: Source, column: str) -> list[str | None]:

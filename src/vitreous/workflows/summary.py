@@ -85,6 +85,12 @@ def evaluation_summary(metrics: Mapping[str, Any]) -> str:
             f"Accuracy in %, by severity: {number('accuracy', found['clean'])} as they are, {number('accuracy', found['mean'])} on average "
             "over all ways and severities.",
         ]
+    for part, found in metrics.get("learning", {}).items():
+        name = found["measure"]
+        rows = [[f"labelled images, asked about {part}", NAMES[name]]]
+        rows += [[f"{each['images']:,}", number(name, each["accuracy"])] for each in found["points"]]
+        rows += [[f"{each['images']:,}, foretold", number(name, each["accuracy"])] for each in found["further"]]
+        lines += ["", aligned(rows), found["verdict"], found["note"]]
     return "\n".join(lines)
 
 
