@@ -22,8 +22,12 @@ from vitreous.evaluation.card import render_card, write_model_card
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.facts import DataSummary, HeatMap, Mistake, ModelSummary, Neighbour, ReportFacts
 from vitreous.evaluation.fitted import fit
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import proportion
+from vitreous.evaluation.learning import learning_curve
 from vitreous.evaluation.plots import coverage_risk, draw_pictures, training_curves
 from vitreous.evaluation.report import render_report, write_report
+from vitreous.evaluation.subgroups import by_column
 from vitreous.runs.decision import probabilities
 
 NASTY = '<script>alert("$1")</script>'
@@ -269,3 +273,55 @@ def test_amounts_read_well():
     assert words.amount(94_210) == "94,210"
     assert words.counted(1, "image") == "1 image"
     assert words.counted(1200, "class") == "1,200 classes"
+
+
+def evaluated() -> dict[str, Any]:
+    """A document as `vitreous evaluate` writes it with everything asked for."""
+    rng = np.random.default_rng(4)
+    found = document(["a", "b", "c"])
+    part = "test"
+    labels = rng.integers(3, size=60)
+    scores = rng.dirichlet(np.ones(3), 60)
+    grouping = Grouping.of(None, 60)
+    table = by_column("camera", [("old", "<new>")[k % 2] for k in range(60)], scores, labels, grouping)
+    share = proportion(rng.random(60) < 0.7, grouping).to_dict()
+    ways = {
+        name: {"kind": kind, "mean": 0.4, "severities": [share] * 5}
+        for name, kind in (("fog", "weather"), ("shot noise", "noise"))
+    }
+    hits = {count: [rng.random(60) < 0.5 + count / 1000 for _ in range(3)] for count in (50, 100, 200, 400)}
+    learned = learning_curve(hits, np.ones(60), grouping)
+    return {
+        **found,
+        "subgroups": {part: {"camera": table.to_dict()}},
+        "costs": {part: {"likeliest": {**share, "value": 1.5}, "cheapest": share, "changed": 0.1}},
+        "robustness": {part: {"n": 60, "clean": share, "mean": share, "drop": share, "corruptions": ways}},
+        "learning": {part: {**learned, "measure": "accuracy", "note": "A note."}},
+    }
+
+
+def test_what_was_asked_of_an_evaluation_is_shown_with_tables_and_curves() -> None:
+    metrics, part = evaluated(), "test"
+    pictures = draw_pictures(metrics, [], part)
+    assert {"robustness", "learning"} <= pictures.keys()
+    written = render_report(ReportFacts(title="asked", metrics=metrics, pictures=pictures, kept_in="x.json"))
+    found = Page(written).sections()
+    assert [name for name in found if name in ("subgroups", "costs", "robustness", "more-labels", "timing")] == [
+        "subgroups",
+        "costs",
+        "robustness",
+        "more-labels",
+        "timing",
+    ]
+    assert "training" not in found
+    assert "&lt;new&gt;" in written and "<new>" not in written
+    assert metrics["subgroups"][part]["camera"]["verdict"].split(":")[0] in written
+    assert metrics["learning"][part]["verdict"] in written
+    assert "costs 1.5 (" in written and "Worst is fog: 40.0" in written
+    assert "for programs: x.json" in written
+    without = {
+        name: each for name, each in metrics.items() if name not in ("subgroups", "robustness", "learning", "costs")
+    }
+    assert not {"subgroups", "robustness", "more-labels"} & set(
+        Page(render_report(ReportFacts(title="-", metrics=without))).sections()
+    )

@@ -256,3 +256,18 @@ def test_a_learning_curve_asks_about_images_that_training_has_not_seen(
     assert f"{2 * counts['train']:,}, foretold" in shown.stdout and found["verdict"] in shown.stdout
     refused = call("evaluate", run_copy, "--learning", "--split", "train")
     assert refused.returncode == 2 and "that training has not seen" in refused.stderr
+
+
+def test_a_page_of_an_evaluation_tells_how_it_was_made(
+    call: Callable[..., Any], run_copy: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    done = call("evaluate", run_copy, "--corrupt", "6", "--report", page)
+    assert done.returncode == 0, done.stderr
+    written = page.read_text(encoding="utf-8")
+    assert f"vitreous evaluate {run_copy} --split val --corrupt 6" in written
+    assert 'id="robustness"' in written and 'id="more-labels"' not in written
+    assert "used for choosing" in written
+    for flag in ("--report", "--out"):
+        refused = call("evaluate", run_copy, flag, tmp_path)
+        assert refused.returncode == 2 and f"{flag} {tmp_path} is a folder" in refused.stderr

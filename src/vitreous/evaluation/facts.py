@@ -110,6 +110,8 @@ class ReportFacts:
     """What reproduces the run."""
     next_commands: Sequence[tuple[str, str]] = ()
     """(command, what it is for)."""
+    kept_in: str = "metrics.json, predictions.parquet, run.json"
+    """Where programs find the same facts."""
 
     @property
     def parts(self) -> list[str]:

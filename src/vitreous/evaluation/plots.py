@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from vitreous.evaluation import curves
 from vitreous.evaluation.figure import (
     ACCENT,
     GRID,
@@ -31,7 +32,8 @@ MOST_CLASSES = 50
 
 def draw_pictures(document: Mapping[str, Any], history: Sequence[Mapping[str, Any]], part: str) -> dict[str, bytes]:
     """Every figure of a report about one part of `metrics.json`, by name: "recall", "reliability", "confusion" and
-    "coverage_risk" where images have one label each, and "curves" where there is a history."""
+    "coverage_risk" where images have one label each, "robustness" and "learning" where they were asked for, and "curves"
+    where there is a history."""
     per_class = document["per_class"][part]
     pictures = {"recall": class_recall(per_class), "reliability": reliability(document["calibration"][part])}
     if document["confusion"][part]:
@@ -39,6 +41,9 @@ def draw_pictures(document: Mapping[str, Any], history: Sequence[Mapping[str, An
     if document["risk_coverage"][part]:
         threshold = document.get("abstention", {}).get("threshold")
         pictures["coverage_risk"] = coverage_risk(document["risk_coverage"][part], threshold)
+    for name, draw in (("robustness", curves.robustness), ("learning", curves.learning)):
+        if part in document.get(name, {}):
+            pictures[name] = draw(document[name][part])
     return {**pictures, "curves": training_curves(history)} if history else pictures
 
 

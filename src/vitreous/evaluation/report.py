@@ -27,6 +27,7 @@ from vitreous.evaluation.fragments import (
     text,
 )
 from vitreous.evaluation.page import page, warnings
+from vitreous.evaluation.report_further import costs_section, learning_section, robustness_section, subgroups_section
 from vitreous.evaluation.report_thresholds import thresholds_section
 from vitreous.runs.atomic import write_text
 
@@ -43,16 +44,20 @@ def write_report(path: Path, facts: ReportFacts) -> None:
 
 def render_report(facts: ReportFacts) -> str:
     """The page as one string of HTML."""
+    part = facts.parts[0]
+    asked = {name: facts.metrics.get(name, {}).get(part) for name in ("subgroups", "costs", "robustness", "learning")}
     sections = {
         "Results": _results(facts),
         "Classes": _classes(facts),
+        "Subgroups": subgroups_section(asked["subgroups"] or {}),
         "Mistakes": _mistakes(facts),
         "Confidence": _confidence(facts),
-        "Acting on scores": thresholds_section(
-            facts.metrics.get("decisions", {}).get(facts.parts[0], {}), facts.parts[0]
-        ),
+        "Acting on scores": thresholds_section(facts.metrics.get("decisions", {}).get(part, {}), part),
+        "Costs": costs_section(asked["costs"], part),
+        "Robustness": robustness_section(asked["robustness"], facts.pictures.get("robustness")),
+        "More labels": learning_section(asked["learning"], facts.pictures.get("learning")),
         "Explanations": _explanations(facts),
-        "Training": _training(facts),
+        "Training" if facts.decisions else "Timing": _training(facts),
         "Data": _data(facts.data),
         "Model": _model(facts.model),
         "Reproduce": _reproduce(facts),
@@ -61,7 +66,7 @@ def render_report(facts: ReportFacts) -> str:
         facts.title,
         _head(facts) + "\n" + warnings("Before you trust this number", facts.warnings),
         sections,
-        "The same facts, for programs: metrics.json, predictions.parquet, run.json.",
+        f"The same facts, for programs: {facts.kept_in}.",
     )
 
 
@@ -272,13 +277,15 @@ def _heat_map(found: HeatMap) -> str:
 
 def _training(facts: ReportFacts) -> str:
     timing = [words.timing_entry(name, value) for name, value in facts.metrics.get("timing", {}).items()]
+    if not facts.decisions:  # an evaluation alone
+        return section("timing", "Timing", definitions(timing))
     return section(
         "training",
         "Training",
         drawing(
             facts.pictures.get("curves"), "Training curves", "Loss, validation accuracy and learning rate by step."
         ),
-        "<h3>What was decided, and why</h3>" + bullets(facts.decisions) if facts.decisions else "",
+        "<h3>What was decided, and why</h3>" + bullets(facts.decisions),
         "<h3>Timing</h3>" + definitions(timing) if timing else "",
     )
 

@@ -48,6 +48,8 @@ class Evaluation:
     """As `metrics.json`, with the one part."""
     bad_files: list[tuple[str, str]]
     """(path, reason) of images left out; no number counts them."""
+    data: str | None = None
+    """Other data than those the run was made from, as the caller named them."""
 
 
 def evaluate(
@@ -89,10 +91,10 @@ def evaluate(
             "Leave out --split, which means val.",
         )
     if data is None or (isinstance(data, str | Path) and _is_own(run, str(data))):
-        part = split or "val"
+        part, named = split or "val", None
         subject = _own(run, part)
     else:
-        part = split or "data"
+        part, named = split or "data", in_words(data)
         subject = _foreign(run, data, split, reporter)
     source, labels = subject.source, subject.labels
     columns = {name: column_values(source, name) for name in by}
@@ -129,7 +131,7 @@ def evaluate(
     for note in notes:
         reporter.warn(note)
     document = {**metrics_document({part: result}, timing, notes), **more, "engine": loaded.name}
-    return Evaluation(part, document, [(entry.path, entry.reason) for entry in subject.bad])
+    return Evaluation(part, document, [(entry.path, entry.reason) for entry in subject.bad], named)
 
 
 def _scored(
