@@ -280,10 +280,8 @@ def evaluated() -> dict[str, Any]:
     rng = np.random.default_rng(4)
     found = document(["a", "b", "c"])
     part = "test"
-    labels = rng.integers(3, size=60)
-    scores = rng.dirichlet(np.ones(3), 60)
     grouping = Grouping.of(None, 60)
-    table = by_column("camera", [("old", "<new>")[k % 2] for k in range(60)], scores, labels, grouping)
+    table = by_column("camera", [("old", "<new>")[k % 2] for k in range(60)], rng.random(60) < 0.7, grouping)
     share = proportion(rng.random(60) < 0.7, grouping).to_dict()
     ways = {
         name: {"kind": kind, "mean": 0.4, "severities": [share] * 5}

@@ -127,9 +127,43 @@ def test_what_has_no_meaning_for_several_labels_is_refused(
     assert done.returncode == 2 and said in done.stderr
 
 
-def test_evaluation_of_single_labels_refuses_what_it_cannot_do(run: RunFolder, call: Callable[..., Any]) -> None:
-    done = call("evaluate", run.path, "--corrupt", "5")
+@pytest.mark.parametrize("flags", [["--learning"], ["--costs", "costs.csv"]])
+def test_evaluation_of_single_labels_refuses_what_it_cannot_do(
+    run: RunFolder, call: Callable[..., Any], flags: list[str]
+) -> None:
+    done = call("evaluate", run.path, *flags)
     assert done.returncode == 2 and "are for one label each" in done.stderr
+
+
+def test_subgroups_and_corrupted_images_count_those_with_all_labels_right(
+    run: RunFolder, squares: Path, call: Callable[..., Any], tmp_path: Path
+) -> None:
+    with squares.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    named = tmp_path / "named.csv"
+    with named.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [
+                ("path", "labels", "light"),
+                *(
+                    (squares.parent / row["path"], row["labels"], "even" if k % 2 else "odd")
+                    for k, row in enumerate(rows)
+                ),
+            ]
+        )
+    page = tmp_path / "page.html"
+    done = call("evaluate", run.path, named, "--by", "light", "--corrupt", "12", "--json", "--report", page)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["metrics"]
+    table = found["subgroups"]["data"]["light"]
+    assert [row["value"] for row in table["rows"]] == ["even", "odd"]
+    shares = [row["accuracy"]["value"] * row["n"] for row in table["rows"]]
+    assert sum(shares) == pytest.approx(found["data"]["accuracy"]["value"] * len(rows))
+    assert table["rows"][0].keys() >= {"micro_f1"}
+    worse = found["robustness"]["data"]
+    assert 0 < worse["mean"]["value"] < worse["clean"]["value"]
+    assert 'id="robustness"' in page.read_text(encoding="utf-8")
+    assert "micro F1" in call("evaluate", run.path, named, "--by", "light").stdout
 
 
 def test_the_asymmetric_loss_trains_too(squares: Path, tiny: dict[str, Any], tmp_path: Path) -> None:

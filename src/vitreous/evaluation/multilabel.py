@@ -106,7 +106,7 @@ def _metrics(
     found["macro_f1"] = _mean(
         labels, given, lambda own, called, _: influence.class_f1(own, called, grouping), scores, grouping
     )
-    found["micro_f1"] = _shared(_micro_f1(labels, given), grouping)
+    found["micro_f1"] = label_f1(labels, given, grouping)
     found["auroc"] = _mean(labels, given, lambda own, _, score: _auroc(score, own, grouping), scores, grouping)
     found["average_precision"] = _mean(
         labels, given, lambda own, _, score: influence.class_average_precision(score, own, grouping), scores, grouping
@@ -165,6 +165,11 @@ def nll(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
     """Mean log loss of a single answer, nats; a probability of 0 counts as 2.2e-16."""
     own = np.where(labels > 0, scores, 1 - scores)
     return weighted_mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1), weights)
+
+
+def label_f1(labels: np.ndarray, given: np.ndarray, grouping: Grouping) -> Interval:
+    """F1 of all answers together. labels, given: bool (n, k), which labels are there and which the model says are."""
+    return _shared(_micro_f1(labels, given), grouping)
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

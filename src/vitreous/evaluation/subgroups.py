@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import class_mean, proportion
+from vitreous.evaluation.intervals import Interval, proportion
 from vitreous.evaluation.words import percent
+
+Measure = Callable[[np.ndarray, Grouping], Interval]
+"""Of some of the images, chosen by a bool (n,), with their grouping."""
 
 MISSING = "(not given)"
 MOST_VALUES = 30
@@ -25,7 +28,7 @@ class Subgroups:
 
     column: str
     rows: list[dict[str, Any]]
-    """{"value", "n", "accuracy", "balanced_accuracy"}, both with intervals, in the order of the values."""
+    """{"value", "n", "accuracy", and whatever else was measured}, all with intervals, in the order of the values."""
     worst: str | None
     """The value with the lowest accuracy; None where no two have enough images."""
     verdict: str
@@ -35,11 +38,15 @@ class Subgroups:
 
 
 def by_column(
-    column: str, values: Sequence[str | None], scores: np.ndarray, labels: np.ndarray, grouping: Grouping
+    column: str,
+    values: Sequence[str | None],
+    right: np.ndarray,
+    grouping: Grouping,
+    also: Mapping[str, Measure] | None = None,
 ) -> Subgroups:
-    """values: the column's text for each image, None where it has none. scores: (n, k). labels: int (n,)."""
+    """values: the column's text for each image, None where it has none. right: whether the model is, bool (n,). also: what is
+    measured besides accuracy, by the name of the metric."""
     names = np.array(_binned(values))
-    right = scores.argmax(axis=1) == labels
     rows = []
     for value in _ordered(set(names.tolist())):
         own = names == value
@@ -49,7 +56,7 @@ def by_column(
                 "value": value,
                 "n": int(own.sum()),
                 "accuracy": proportion(right[own], among).to_dict(),
-                "balanced_accuracy": class_mean("balanced_accuracy", scores[own], labels[own], among).to_dict(),
+                **{name: measure(own, among).to_dict() for name, measure in (also or {}).items()},
             }
         )
     enough = [row for row in rows if row["n"] >= FEW_IMAGES and row["value"] != MISSING]

@@ -25,8 +25,9 @@ from vitreous.evaluation.costs import expected_costs, read_costs
 from vitreous.evaluation.evaluate import evaluate_part, metrics_document
 from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.multilabel import evaluate_labels
-from vitreous.evaluation.subgroups import by_column
+from vitreous.evaluation.intervals import class_mean
+from vitreous.evaluation.multilabel import evaluate_labels, label_f1
+from vitreous.evaluation.subgroups import Measure, by_column
 from vitreous.evaluation.words import counted
 from vitreous.runs.folder import CONFIG, RUN_JSON, SPLITS, RunFolder, read_facts
 from vitreous.workflows.environment import available_memory, processor, require
@@ -80,9 +81,9 @@ def evaluate(
     reporter = reporter or Silent()
     if split is not None and split not in PARTS:
         raise unknown_name("part", split, PARTS)
-    if run.several_labels and (by or costs is not None or corrupt or learning):
+    if run.several_labels and (costs is not None or learning):
         raise UsageError(
-            f"{run.name!r} gives an image several labels or none; --by, --costs, --corrupt and --learning are for one label each.",
+            f"{run.name!r} gives an image several labels or none; --costs and --learning are for one label each.",
             "Leave them out.",
         )
     if learning and split == "train":
@@ -110,18 +111,18 @@ def evaluate(
         fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
         result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
     more: dict[str, Any] = {}
-    if columns or prices is not None:
-        scores, grouping = run.scores(found.logits), Grouping.of(subject.groups, len(labels))
-        if columns:
-            tables = {name: by_column(name, values, scores, labels, grouping) for name, values in columns.items()}
-            more["subgroups"] = {part: {name: each.to_dict() for name, each in tables.items()}}
-        if prices is not None:
-            more["costs"] = {part: expected_costs(prices, scores, labels, grouping)}
+    judge, grouping = _Judge(run, labels), Grouping.of(subject.groups, len(labels))
+    if columns:
+        right, also = judge(found.logits, np.arange(len(labels))), judge.also(found.logits)
+        tables = {name: by_column(name, values, right, grouping, also) for name, values in columns.items()}
+        more["subgroups"] = {part: {name: each.to_dict() for name, each in tables.items()}}
+    if prices is not None:
+        more["costs"] = {part: expected_costs(prices, run.scores(found.logits), labels, grouping)}
     if corrupt:
         rows = np.linspace(0, len(store) - 1, min(corrupt, len(store))).round().astype(np.int64)
         grouping = Grouping.of([subject.groups[row] for row in rows], len(rows))
         with reporter.task("scoring corrupted images", "images") as progress:
-            worse = robustness(loaded, store, rows, labels[rows], grouping, threads=threads, progress=progress.update)
+            worse = robustness(loaded, store, rows, judge, grouping, threads=threads, progress=progress.update)
         more["robustness"] = {part: worse}
     if learning:
         more["learning"] = {part: _learning(run, loaded, found.features, subject, threads, reporter)}
@@ -172,6 +173,39 @@ def _learning(
         method=config.method,
         seed=config.seed,
     )
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Whether a run's answers are right: its likeliest class, or all of its labels where there may be several."""
+
+    run: RunFolder
+    labels: np.ndarray
+    """Class numbers (n,), or (n, k) where there may be several labels."""
+
+    def __call__(self, logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """logits: (m, k), of the images `rows` (m,). returns: bool (m,)."""
+        given = self._given(logits)
+        return (
+            logits.argmax(axis=1) == self.labels[rows]
+            if given is None
+            else (given == (self.labels[rows] > 0)).all(axis=1)
+        )
+
+    def also(self, logits: np.ndarray) -> dict[str, Measure]:
+        """What is measured besides the share that is right. logits: (n, k), of all images."""
+        given, labels = self._given(logits), self.labels
+        if given is None:
+            scores = self.run.scores(logits)
+            return {
+                "balanced_accuracy": lambda own, among: class_mean("balanced_accuracy", scores[own], labels[own], among)
+            }
+        return {"micro_f1": lambda own, among: label_f1(labels[own] > 0, given[own], among)}
+
+    def _given(self, logits: np.ndarray) -> np.ndarray | None:
+        """Which labels are answered, bool (m, k); None where an image has one."""
+        thresholds = self.run.thresholds
+        return None if thresholds is None else self.run.scores(logits) >= thresholds
 
 
 def column_values(source: Source, column: str) -> list[str | None]:

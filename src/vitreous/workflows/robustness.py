@@ -23,7 +23,7 @@ def robustness(
     engine: Engine,
     store: PixelStore,
     rows: np.ndarray,
-    labels: np.ndarray,
+    judge: Callable[[np.ndarray, np.ndarray], np.ndarray],
     grouping: Grouping,
     *,
     threads: int,
@@ -31,7 +31,8 @@ def robustness(
 ) -> dict[str, Any]:
     """Accuracy of some images as they are and in every way and severity made worse, with intervals.
 
-    rows: int (n,), which images of the store. labels: int (n,), theirs. grouping: of these n images.
+    rows: int (n,), which images of the store. judge: from logits (m, k) and the rows (m,) they are for to whether each image is
+    answered rightly, bool (m,). grouping: of these n images.
 
     returns: {"clean", "mean" (over all ways and severities; the drop from clean as "drop"), "n", "corruptions": {name: {"kind",
     "mean", "severities": [of 1 to 5]}}}. The images are changed at the size that the model sees.
@@ -49,7 +50,7 @@ def robustness(
                 if change is not None:
                     pixels = np.stack(list(pool.map(partial(_worse, change), pixels, own)))
                 logits = engine.predict(normalise(pixels, store.spec)).logits
-                hits.append(logits.argmax(axis=1) == labels[start : start + BATCH])
+                hits.append(judge(logits, own))
                 done += len(own)
                 if progress is not None:
                     progress(done, total)

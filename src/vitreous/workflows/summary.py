@@ -55,14 +55,10 @@ def evaluation_summary(metrics: Mapping[str, Any]) -> str:
     lines = [metrics_table(metrics)]
     for part, tables in metrics.get("subgroups", {}).items():
         for column, found in tables.items():
-            rows = [[f"{column}, {part}", "images", "accuracy", "balanced accuracy"]]
+            measures = [name for name in found["rows"][0] if name in NAMES]
+            rows = [[f"{column}, {part}", "images", *(NAMES[name] for name in measures)]]
             rows += [
-                [
-                    row["value"],
-                    f"{row['n']:,}",
-                    number("accuracy", row["accuracy"]),
-                    number("balanced_accuracy", row["balanced_accuracy"]),
-                ]
+                [row["value"], f"{row['n']:,}", *(number(name, row[name]) for name in measures)]
                 for row in found["rows"]
             ]
             lines += ["", aligned(rows), found["verdict"]]
