@@ -135,14 +135,17 @@ function showPicture(mine, url) {
 }
 
 function showAnswer(answer, elapsed) {
-  const { label, score, top, abstain, ood } = answer.predictions[0];
+  const { label, score, top, abstain, ood, labels, set } = answer.predictions[0];
   $("model").textContent = answer.model;
   $("model").title = `${answer.model}, weights ${answer.version}`;
   $("model").hidden = false;
-  $("label").textContent = label;
-  $("verdict").textContent = verdict(score, abstain, ood);
+  $("kind").textContent = labels ? "Labels" : "Most likely";
+  $("label").textContent = labels ? labels.map((each) => each.label).join(", ") || "None" : label;
+  $("verdict").textContent = labels ? verdictOfLabels(labels, abstain, ood) : verdict(score, abstain, ood);
   $("verdict").classList.toggle("doubt", abstain);
   $("bars").replaceChildren(...top.map(bar));
+  $("among").hidden = !set || set.length < 2;
+  $("set").textContent = set ? `${set.slice(0, -1).join(", ")} or ${set.at(-1)}` : "";
   $("strange").textContent = strangeness(ood);
   $("latency").textContent = `${Math.max(1, Math.round(elapsed))} ms, sending included`;
   $("strangeness").hidden = !about.strangeness;
@@ -155,6 +158,12 @@ function verdict(score, abstain, ood) {
   }
   if (abstain) return "The model is not sure enough to decide. Have a person look at this image.";
   return `Of 100 answers given with this score, about ${Math.round(score * 100)} are right.`;
+}
+
+function verdictOfLabels(labels, abstain, ood) {
+  if (abstain && ood >= 1) return verdict(0, abstain, ood);
+  if (labels.length === 0) return "No label reaches its threshold.";
+  return `${labels.length === 1 ? "It reaches its" : "They reach their"} threshold, fitted on validation images.`;
 }
 
 function strangeness(ood) {
