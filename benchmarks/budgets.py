@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--seeds", default="0")
     asked = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     for case in asked.cases.split(","):
         name, budget = case.split(":")
         for seed in map(int, asked.seeds.split(",")):

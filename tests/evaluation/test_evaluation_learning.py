@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -16,14 +18,14 @@ def error(images: float) -> float:
 
 
 def drawn(
-    rng: np.random.Generator, asked: int, draws: int = 5, rate: object = error, copies: int = 1
+    rng: np.random.Generator, asked: int, draws: int = 5, rate: Callable[[float], float] = error, copies: int = 1
 ) -> dict[int, list[np.ndarray]]:
     """Right answers for `asked` images, some of which are hard for every classifier; each `copies` times."""
     hard = rng.random(asked)
     return {
         count: [
             np.repeat(np.clip(hard + 0.1 * rng.normal(size=asked), 0, 1) > rate(count), copies) for _ in range(draws)
-        ]  # type: ignore[operator]
+        ]
         for count in COUNTS
     }
 
@@ -45,7 +47,7 @@ def test_a_floor_is_never_below_zero_and_a_curve_that_rises_is_flat() -> None:
 
 
 def test_the_gain_of_twice_as_many_lies_in_its_interval() -> None:
-    rng, held = np.random.default_rng(0), 0
+    rng, held, found = np.random.default_rng(0), 0, {}
     for seed in range(20):
         found = learning_curve(drawn(rng, 400), np.ones(400), Grouping.of(None, 400), seed)
         gain = found["further"][0]["gain"]

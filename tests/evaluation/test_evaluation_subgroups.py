@@ -57,3 +57,12 @@ def test_what_else_is_measured_stands_beside_the_accuracy():
     )
     for row in found.rows:
         assert row["micro_f1"]["value"] == pytest.approx(1 - row["accuracy"]["value"])
+
+
+def test_the_lowest_of_many_alike_is_seldom_said_to_be_lower():
+    rng, alarms = np.random.default_rng(0), 0
+    values = [str(number) for number in range(20)] * 60
+    for _ in range(100):
+        found = by_column("site", values, rng.random(1200) < 0.8, Grouping.of(None, 1200))
+        alarms += "beyond what chance explains" in found.verdict
+    assert alarms <= 8, "one in twenty would be as promised"

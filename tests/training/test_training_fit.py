@@ -322,7 +322,8 @@ def test_steps_left_out_by_a_deadline_give_the_same_weights_when_their_number_is
     problem: Any, tmp_path: Path
 ) -> None:
     states = []
-    for place, options in (("late", {"deadline": time.monotonic() - 1}), ("set", {"stop_after": 1})):
+    cases: dict[str, dict[str, Any]] = {"late": {"deadline": time.monotonic() - 1}, "set": {"stop_after": 1}}
+    for place, options in cases.items():
         states.append(problem.state())
         (tmp_path / place).mkdir()
         rows = run(problem, tmp_path / place, states[-1], **options)

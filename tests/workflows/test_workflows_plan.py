@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from vitreous.config.optim import OptimConfig, ScheduleName
+from vitreous.config.train import TrainConfig
 from vitreous.data.augmentation.size import SizePlan
 from vitreous.training.loop import NEARLY_ALL
 from vitreous.workflows import plan
@@ -27,7 +29,7 @@ class Machine:
         """(seconds when all is over, steps planned, steps taken). drift, finish: how much slower than measured."""
         self.now += warmup * self.pace.step
         budget = Budget("5m", BUDGET, self.pace.after)
-        steps = most_steps(budget.deadline - self.now, warmup, self.pace, self.per_epoch)
+        steps = most_steps(SURPLUS * (budget.deadline - self.now), warmup, self.pace, self.per_epoch)
         taken = warmup
         each = validation_interval(steps, self.per_epoch)
         while taken < steps and self.now <= budget.deadline:
@@ -72,8 +74,8 @@ def test_one_step_more_than_planned_would_not_fit(done: int, per_epoch: float) -
     def cost(count: int) -> float:
         return (count - done) * pace.step + (validations(done, count, per_epoch) - 1) * pace.validation
 
-    assert cost(steps) <= SURPLUS * 100.0
-    assert cost(steps + 2 * MOST_VALIDATIONS) > SURPLUS * 100.0
+    assert cost(steps) <= 100.0
+    assert cost(steps + 2 * MOST_VALIDATIONS) > 100.0
 
 
 def test_there_is_always_one_more_step() -> None:
@@ -84,7 +86,7 @@ def test_small_images_at_first_leave_room_for_more_steps() -> None:
     pace, sizes = Pace(0.1, 0.0, 0.0), SizePlan(((8, 8), (16, 16)), 0.5, 10)
     full, growing = (most_steps(60.0, 10, pace, 50.0, plan) for plan in (None, sizes))
     assert growing > 1.2 * full
-    assert sizes.total_cost(10, growing) * pace.step <= SURPLUS * 60.0
+    assert sizes.total_cost(10, growing) * pace.step <= 60.0
 
 
 def test_what_small_images_were_measured_to_cost_counts_and_not_their_pixels() -> None:
@@ -136,3 +138,10 @@ def test_the_deadline_leaves_what_comes_after_the_last_step() -> None:
     budget = Budget("60s", 100.0, 7.5)
     assert budget.deadline == 92.5
     assert replace(budget, reserve=10.0).deadline == 90.0
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("cosine", SURPLUS), ("wsd", 1.0), ("constant", 1.0)])
+def test_only_a_schedule_that_ends_with_hardly_any_learning_is_planned_beyond_the_deadline(
+    schedule: ScheduleName, share: float
+) -> None:
+    assert plan._with_surplus(100.0, TrainConfig(optim=OptimConfig(schedule=schedule))) == 100.0 * share

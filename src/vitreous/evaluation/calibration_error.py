@@ -176,4 +176,5 @@ def _solved(quantile: Callable[[float], float], seen: float) -> float:
         return 0.0
     if quantile(1.0) <= seen:
         return 1.0
-    return float(brentq(lambda error: quantile(error) - seen, 0.0, 1.0, xtol=1e-5))
+    found: Any = brentq(lambda error: quantile(error) - seen, 0.0, 1.0, xtol=1e-5)
+    return float(found)

@@ -27,8 +27,8 @@ def robustness(found: Mapping[str, Any]) -> bytes:
             points = [found["clean"], *row["severities"]]
             places, colour = range(len(points)), SERIES[index % len(SERIES)]
             if points[0]["low"] is not None:
-                bounds = [[each[bound] for each in points] for bound in ("low", "high")]
-                axes.fill_between(places, *bounds, color=colour, alpha=0.1, linewidth=0)
+                low, high = ([each[bound] for each in points] for bound in ("low", "high"))
+                axes.fill_between(places, low, high, color=colour, alpha=0.1, linewidth=0)
             axes.plot(
                 places,
                 [each["value"] for each in points],
@@ -65,8 +65,8 @@ def learning(found: Mapping[str, Any]) -> bytes:
         images = [row["images"] for row in rows]
         values = [row["accuracy"] for row in rows]
         if values[0]["low"] is not None:
-            bounds = [[each[bound] for each in values] for bound in ("low", "high")]
-            axes.fill_between(images, *bounds, color=colour, alpha=0.12, linewidth=0)
+            low, high = ([each[bound] for each in values] for bound in ("low", "high"))
+            axes.fill_between(images, low, high, color=colour, alpha=0.12, linewidth=0)
         line = [each["value"] for each in values]
         axes.plot(images, line, color=colour, linewidth=1.5, linestyle=pattern, marker="o", markersize=3, label=name)
     ticks = [row["images"] for row in [*points, *found["further"]]]

@@ -78,14 +78,16 @@ def wilson(successes: float, trials: float, confidence: float = CONFIDENCE) -> t
     return (0.0 if share <= 0 else centre - half), (1.0 if share >= 1 else centre + half)
 
 
-def proportion(hits: np.ndarray, grouping: Grouping) -> Interval:
+def proportion(hits: np.ndarray, grouping: Grouping, confidence: float = CONFIDENCE) -> Interval:
     """Interval of a plain share of images, such as accuracy. hits: bool (n,), n >= 1."""
     num_images = len(hits)
     if not grouping.named:
-        low, high = wilson(int(hits.sum()), num_images)
+        low, high = wilson(int(hits.sum()), num_images, confidence)
         return Interval(float(hits.mean()), low, high, num_images, "wilson")
     value, influences = influence.share(hits, grouping)
-    return effective_wilson(value, influences, grouping, most=num_images, least=grouping.effective)
+    return effective_wilson(
+        value, influences, grouping, most=num_images, least=grouping.effective, confidence=confidence
+    )
 
 
 def class_mean(score: str, probabilities: np.ndarray, labels: np.ndarray, grouping: Grouping) -> Interval:
@@ -101,7 +103,13 @@ def class_mean(score: str, probabilities: np.ndarray, labels: np.ndarray, groupi
 
 
 def effective_wilson(
-    value: float, influences: np.ndarray, grouping: Grouping, *, most: float, least: float
+    value: float,
+    influences: np.ndarray,
+    grouping: Grouping,
+    *,
+    most: float,
+    least: float,
+    confidence: float = CONFIDENCE,
 ) -> Interval:
     """Wilson's interval for the number of independent trials whose share would vary as much as this score does.
 
@@ -111,13 +119,13 @@ def effective_wilson(
     variance = float((grouping.totals(influences) ** 2).sum())
     by = "by group " if grouping.named else ""
     if variance < 1e-15 or grouping.count < 2:
-        low, high = wilson(value * least, least)
+        low, high = wilson(value * least, least, confidence)
         unit = "groups" if grouping.named else "images"
         return Interval(value, low, high, len(influences), f"wilson on {least:.3g} effective {unit}")
     trials = min(value * (1 - value) / variance, most)
     # Few groups know their own variance badly: Student's quantile in place of the normal one, as a loss of trials.
-    trials *= (float(ndtri((1 + CONFIDENCE) / 2)) / _student(grouping.count)) ** 2
-    low, high = wilson(value * trials, trials)
+    trials *= (float(ndtri((1 + confidence) / 2)) / _student(grouping.count, confidence)) ** 2
+    low, high = wilson(value * trials, trials, confidence)
     return Interval(value, low, high, len(influences), f"wilson {by}({grouping})")
 
 
@@ -218,5 +226,5 @@ def widened_tail(num_groups: float) -> float:
     return float(ndtr(-_student(num_groups) * math.sqrt(num_groups / (num_groups - 1))))
 
 
-def _student(num_groups: float) -> float:
-    return float(stdtrit(num_groups - 1, (1 + CONFIDENCE) / 2))
+def _student(num_groups: float, confidence: float = CONFIDENCE) -> float:
+    return float(stdtrit(num_groups - 1, (1 + confidence) / 2))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import Interval, proportion
+from vitreous.evaluation.intervals import CONFIDENCE, Interval, proportion
 from vitreous.evaluation.words import percent
 
 Measure = Callable[[np.ndarray, Grouping], Interval]
@@ -61,16 +61,22 @@ def by_column(
         )
     enough = [row for row in rows if row["n"] >= FEW_IMAGES and row["value"] != MISSING]
     worst = min(enough, key=lambda row: row["accuracy"]["value"]) if len(enough) > 1 else None
+    lower = False
+    if worst is not None:
+        own = names == worst["value"]
+        # The lowest of many is low by chance alone: its bound is that of an interval for all of them at once (Bonferroni).
+        bound = proportion(right[own], grouping.among(own), 1 - (1 - CONFIDENCE) / len(enough)).high
+        lower = bound is not None and bound < float(right.mean())
     return Subgroups(
-        column, rows, None if worst is None else worst["value"], _verdict(column, worst, float(right.mean()))
+        column, rows, None if worst is None else worst["value"], _verdict(column, worst, float(right.mean()), lower)
     )
 
 
-def _verdict(column: str, worst: dict[str, Any] | None, overall: float) -> str:
+def _verdict(column: str, worst: dict[str, Any] | None, overall: float, lower: bool) -> str:
+    """lower: whether the worst lies below the whole with as many values looked at."""
     if worst is None:
         return f"{column}: too few images to tell its values apart."
     found = worst["accuracy"]
-    lower = found["high"] is not None and found["high"] < overall
     told = (
         "which is below the whole beyond what chance explains"
         if lower

@@ -44,7 +44,8 @@ AN_IMAGE = 2e-4
 """Seconds that metrics, intervals and tables take for each image of the validation and test parts."""
 SURPLUS = 1.06
 """Steps are planned for this many times the time that there is: no machine keeps its pace exactly, and a deadline that comes
-before the last steps costs nothing, while steps that end before the deadline leave time unused."""
+before the last steps of a cosine costs nothing, while steps that end before the deadline leave time unused. Schedules that
+still learn much at their end are planned without."""
 CAUTION = 1.05
 """What follows training is set aside this many times as long as it was measured to take."""
 SAMPLE = 64
@@ -133,7 +134,7 @@ def plan_again(
     """
     pace = measure(setup, state, rows, evaluate, checkpoints, limit=_limit(parse_duration(budget.text)))
     budget = replace(budget, reserve=reserve(pace.after, budget.ends - time.monotonic()))
-    left = budget.deadline - time.monotonic()
+    left = _with_surplus(budget.deadline - time.monotonic(), setup.config)
     steps = setup.team.least(most_steps(left, state.step, pace, setup.steps_per_epoch, setup.sizes))
     epochs = steps / setup.steps_per_epoch
     reporter.say(
@@ -146,8 +147,13 @@ def plan_again(
     return replace(setup.config, steps=steps), budget
 
 
+def _with_surplus(seconds: float, config: TrainConfig) -> float:
+    """What steps are planned for where there are so many seconds."""
+    return seconds * (SURPLUS if config.optim.schedule == "cosine" else 1.0)
+
+
 def most_steps(seconds: float, done: int, pace: Pace, steps_per_epoch: float, sizes: SizePlan | None = None) -> int:
-    """The most steps in all, after `done` of them, whose training and validations take no more than `SURPLUS` x `seconds`.
+    """The most steps in all, after `done` of them, whose training and validations take no more than `seconds`.
 
     At least one more than `done`. sizes: where steps on small images take less than `pace.step`.
     """
@@ -160,7 +166,6 @@ def most_steps(seconds: float, done: int, pace: Pace, steps_per_epoch: float, si
         return units * pace.step + (validations(done, steps, steps_per_epoch) - 1) * pace.validation
 
     low, high = done + 1, done + 2
-    seconds *= SURPLUS
     while cost(high) <= seconds:
         low, high = high, done + 2 * (high - done)
     while high - low > 1:
