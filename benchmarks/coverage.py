@@ -17,11 +17,11 @@ from record import write
 from vitreous.evaluation import metrics
 from vitreous.evaluation.calibration_error import calibration_error
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, proportion, resampled
+from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, proportion, skewed_mean
 
 SIZES = {"three classes": (80, 60, 40), "two classes": (100, 60)}
 LIKENESS = 0.3
-LOSSES = {"brier": metrics.brier, "nll": metrics.nll}
+LOSSES = {"brier": metrics.squared_distances, "nll": metrics.log_losses}
 
 
 def draw(sizes: tuple[int, ...], grouped: bool, times: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
@@ -44,7 +44,7 @@ def intervals(scores: np.ndarray, labels: np.ndarray, groups: np.ndarray | None,
     found = {"accuracy": proportion(correct, grouping)}
     found |= {name: class_mean(name, scores, labels, grouping) for name in CLASS_SCORES}
     found["ece"] = calibration_error(scores.max(axis=1), correct, grouping, seed).interval
-    return found | resampled(LOSSES, scores, labels, grouping, seed)
+    return found | {name: skewed_mean(each(scores, labels), grouping, seed) for name, each in LOSSES.items()}
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def test_no_set_is_empty():
 
 def test_the_judgement_counts_sizes_and_gives_an_interval():
     rng = np.random.default_rng(2)
-    found = fit_conformal(*drawn(500, rng))
+    found = fit_conformal(*drawn(500, rng), coverage=0.9)
     scores, labels = drawn(400, rng)
     judged = judge_conformal(found, scores, labels, Grouping.of(None, 400))
     assert judged["promised"] == 0.9

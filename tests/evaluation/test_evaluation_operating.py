@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
 
+from vitreous.config.decide import DecideConfig
+from vitreous.errors import UsageError
 from vitreous.evaluation.fitted import Fitted, fit
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.operating import (
     at_threshold,
     fit_inspection,
-    fit_point,
     good_class,
     judge_inspection,
     judge_points,
 )
+from vitreous.runs.points import fit_point
 
 
 def drawn(number: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -119,3 +121,31 @@ def test_what_was_fitted_comes_back_from_json_and_judges_the_same():
     assert set(first) == {"operating", "conformal", "inspection"}
     assert again.judge(scores, labels, classes, grouping) == first
     assert Fitted.from_dict({}).judge(scores, labels, classes, grouping) == {}
+
+
+def test_aims_that_are_asked_for_are_what_is_fitted() -> None:
+    scores, labels = three()
+    aims = DecideConfig(recall=0.8, false_alarms=0.2, coverage=0.75, good="b")
+    found = fit(scores, labels, ["a", "b", "c"], aims)
+    assert found.good == "b" and found.conformal is not None and found.conformal.coverage == 0.75
+    judged = Fitted.from_dict(found.to_dict()).judge(scores, labels, ["a", "b", "c"], Grouping.of(None, len(labels)))
+    recall, alarms = judged["operating"]["c"]
+    assert (recall["target"], alarms["target"]) == (0.8, 0.2)
+    assert recall["sensitivity"]["value"] >= 0.8 and alarms["specificity"]["value"] >= 0.8
+    assert 0.75 <= judged["conformal"]["coverage"]["value"] < 0.9
+    assert judged["inspection"]["good"] == "b"
+    for wrong in ({"recall": 1.0}, {"false_alarms": 0.0}, {"coverage": 90.0}, {"accuracy": -0.1}):
+        with pytest.raises(UsageError, match=r"--decide\."):
+            DecideConfig(**wrong)
+
+
+def test_abstention_is_judged_where_it_was_not_chosen() -> None:
+    scores, labels = three()
+    grouping = Grouping.of(None, len(labels))
+    found = Fitted(abstain_below=0.6).judge(scores, labels, ["a", "b", "c"], grouping)["abstention"]
+    answered = scores.max(axis=1) >= 0.6
+    assert found["coverage"]["value"] == pytest.approx(answered.mean())
+    assert found["accuracy"]["value"] == pytest.approx((scores.argmax(axis=1) == labels)[answered].mean())
+    assert found["accuracy"]["n"] == answered.sum()
+    nothing = Fitted(abstain_below=1.1).judge(scores, labels, ["a", "b", "c"], grouping)["abstention"]
+    assert nothing["accuracy"] is None and nothing["coverage"]["value"] == 0

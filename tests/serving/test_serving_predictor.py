@@ -239,9 +239,23 @@ def test_an_operating_point_of_the_run_decides_the_label(exported: Path, colors:
         assert answer.set is not None and usual.label in answer.set
 
 
+def test_a_point_with_an_aim_of_its_own_is_fitted_to_the_validation_images(exported: Path) -> None:
+    run = Predictor.load(exported, "onnxruntime").run
+    stored = run.point("red:recall")
+    assert run.point("red:recall=0.95") == (stored[0], pytest.approx(stored[1]))
+    assert run.point("red:false_alarms=0.05")[1] == pytest.approx(run.point("red:false_alarms")[1])
+    assert run.point("red:recall=0.5")[1] >= run.point("red:recall=0.99")[1]
+
+
 @pytest.mark.parametrize(
     ("point", "said"),
-    [("rad:recall", "Did you mean 'red'"), ("red:precision", "red:recall, red:false_alarms"), ("red", "class")],
+    [
+        ("rad:recall", "Did you mean 'red'"),
+        ("red:precision", "red:recall, red:false_alarms"),
+        ("red", "class"),
+        ("red:recall=99", "no share between 0 and 1"),
+        ("red:recall=most", "red:recall=0.99"),
+    ],
 )
 def test_a_point_that_the_run_does_not_have_is_refused_with_those_it_has(exported: Path, point: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:

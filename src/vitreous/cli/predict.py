@@ -29,7 +29,8 @@ class PredictArguments(Common):
     engine: str = "auto"
     """auto, packed, packed-bf16, eager or onnxruntime."""
     point: str | None = None
-    """Operating point of the run to answer by: CLASS:recall or CLASS:false_alarms (95 % and 5 %, fitted on validation). That class
+    """Operating point of the run to answer by: CLASS:recall or CLASS:false_alarms (95 % and 5 % unless --decide said
+    otherwise in training), or with an aim of its own, such as CLASS:recall=0.99, fitted to the validation images. That class
     is then the label from its threshold on."""
     threads: int | None = None
     """CPU threads; all that this process may use when absent."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from vitreous.config.augment import AugmentConfig
+from vitreous.config.decide import DecideConfig
 from vitreous.config.decode import DecodeConfig
 from vitreous.config.distill import DistillConfig
 from vitreous.config.input import Exposure
@@ -44,6 +45,7 @@ __all__ = [
     "METHOD_OF",
     "AugmentConfig",
     "Balance",
+    "DecideConfig",
     "DecodeConfig",
     "DistillConfig",
     "LoraConfig",
@@ -171,6 +173,8 @@ class TrainConfig:
     """Learning from a trained model."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     """Pretraining without labels."""
+    decide: DecideConfig = field(default_factory=DecideConfig)
+    """What is asked of decisions on the scores."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """Which frame, bands and window of files that hold several."""
 
@@ -236,6 +240,7 @@ class TrainConfig:
             (self.k_fold is not None, f"--k-fold {self.k_fold}"),
             (self.seeds > 1, f"--seeds {self.seeds}"),
             (self.balance not in ("auto", "none"), f"--balance {self.balance}"),
+            (self.decide != DecideConfig(), "a setting of --decide"),
         ):
             if given:
                 raise UsageError(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.evaluation.intervals import wilson
+from vitreous.evaluation.groups import Grouping
+from vitreous.evaluation.intervals import proportion, wilson
 
 MIN_COVERAGE = 0.05
 """At least this share of the images must be answered."""
@@ -67,6 +68,16 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, target: float 
         n=answered,
         note=note,
     )
+
+
+def judge_threshold(
+    threshold: float, confidence: np.ndarray, correct: np.ndarray, grouping: Grouping
+) -> dict[str, Any]:
+    """{"threshold", "coverage", "accuracy"} of answering from a threshold on, chosen elsewhere, on these images: the share that
+    is answered and the share of it that is right, with intervals. "accuracy" is None where nothing is answered."""
+    answered = confidence >= threshold
+    right = proportion(correct[answered], grouping.among(answered)).to_dict() if answered.any() else None
+    return {"threshold": threshold, "coverage": proportion(answered, grouping).to_dict(), "accuracy": right}
 
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ from vitreous.evaluation.metrics import NUM_BINS, binned_error, confidence_bins
 DRAWS = 4000
 NEAREST = 1e-4
 """Scores are kept this far from 0 and 1, where log odds have no end."""
-LEAST_SHARE = 0.02
+LEAST_SHARE = 0.005
 """Shares right are kept this far from 0 and 1, so that no score counts as certain."""
 STEPS = 25
 """Of Newton's method, which needs about 6."""
@@ -81,10 +81,10 @@ def calibration_error(
 
     tail = widened_tail(grouping.effective)
     low, middle, high = solved(1 - tail), solved(0.5), solved(tail)
-    # No smaller than what the mean gap may be: where every answer is right and sure, sums of gaps show no scatter at all.
-    hits, mean = proportion(correct, grouping), float(confidence.mean())
-    assert hits.low is not None and hits.high is not None
-    high = max(high, mean - hits.low, hits.high - mean)
+    if correct.all() or not correct.any():  # no scatter at all to judge by: as far as the share that is right may lie
+        hits, mean = proportion(correct, grouping), float(confidence.mean())
+        assert hits.low is not None and hits.high is not None
+        high = max(high, mean - hits.low, hits.high - mean)
     by = " by group" if grouping.named else ""
     method = f"errors that a test does not reject{by} ({grouping}); without chance {middle:.4f}"
     return CalibrationError(Interval(seen, low, high, num, method), middle)

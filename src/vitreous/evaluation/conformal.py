@@ -17,8 +17,6 @@ import numpy as np
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import proportion
 
-COVERAGE = 0.9
-
 
 @dataclass(frozen=True)
 class Conformal:
@@ -41,7 +39,7 @@ class Conformal:
         return asdict(self)
 
 
-def fit_conformal(scores: np.ndarray, labels: np.ndarray, coverage: float = COVERAGE) -> Conformal:
+def fit_conformal(scores: np.ndarray, labels: np.ndarray, coverage: float) -> Conformal:
     """scores: (n, k) calibrated scores of the validation images, n >= 1."""
     own = np.sort(np.take_along_axis(scores, labels[:, None], axis=1)[:, 0])
     # The ceil((n + 1) * coverage)-th largest true score; with fewer images than that asks for, nothing can be left out.

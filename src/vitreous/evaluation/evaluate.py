@@ -14,7 +14,7 @@ from vitreous.evaluation.abstention import risk_coverage
 from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, proportion, resampled, with_bootstrap
+from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, proportion, skewed_mean, with_bootstrap
 from vitreous.evaluation.per_class import per_class
 from vitreous.runs.decision import probabilities as softmax
 
@@ -104,7 +104,9 @@ def _metrics(
     areas = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
     found = with_bootstrap(found, areas, scores, labels, grouping, seed)
     found["ece"] = error
-    return found | resampled({"brier": metrics.brier, "nll": metrics.nll}, scores, labels, grouping, seed)
+    found["brier"] = skewed_mean(metrics.squared_distances(scores, labels), grouping, seed)
+    found["nll"] = skewed_mean(metrics.log_losses(scores, labels), grouping, seed)
+    return found
 
 
 def _notes(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:

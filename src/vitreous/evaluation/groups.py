@@ -52,3 +52,8 @@ def class_trials(labels: np.ndarray, grouping: Grouping) -> float:
     seen = np.unique(labels)
     inverse = sum(1 / grouping.among(labels == label).effective for label in seen)
     return min(len(seen) ** 2 / inverse, grouping.effective)
+
+
+def smallest_class(labels: np.ndarray, grouping: Grouping) -> float:
+    """Effective groups, at least 2, of the class that has fewest, among those that the labels name."""
+    return max(2.0, min(grouping.among(labels == label).effective for label in np.unique(labels)))

@@ -185,15 +185,25 @@ def confidence_bins(confidence: np.ndarray, num_bins: int = NUM_BINS) -> np.ndar
 def brier(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Brier score: mean squared distance between the probabilities and the truth, in [0, 2]; for two classes the
     usual half of it, in [0, 1] (as scikit-learn's `brier_score_loss` does by default)."""
+    return weighted_mean(squared_distances(probabilities, labels), weights)
+
+
+def squared_distances(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image (n,), what `brier` is the mean of."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
     squared = (probabilities**2).sum(axis=1) - 2 * own + 1
-    return weighted_mean(squared / 2 if probabilities.shape[1] == 2 else squared, weights)
+    return squared / 2 if probabilities.shape[1] == 2 else squared
 
 
 def nll(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Mean negative log-likelihood of the labels, nats. A probability of 0 counts as 2.2e-16, so that it stays finite."""
+    return weighted_mean(log_losses(probabilities, labels), weights)
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image (n,), what `nll` is the mean of."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
-    return weighted_mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)), weights)
+    return -np.log(np.maximum(own, np.finfo(np.float64).eps))
 
 
 def _area(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -17,8 +17,7 @@ from vitreous.evaluation import influence
 from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.evaluate import PartResult, check_outputs
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import Interval, effective_wilson, proportion, resampled
-from vitreous.evaluation.metrics import weighted_mean
+from vitreous.evaluation.intervals import Interval, effective_wilson, proportion, skewed_mean
 from vitreous.evaluation.per_class import class_row
 from vitreous.runs.decision import sigmoids
 
@@ -112,7 +111,9 @@ def _metrics(
         labels, given, lambda own, _, score: influence.class_average_precision(score, own, grouping), scores, grouping
     )
     found["ece"] = error
-    return found | resampled({"brier": brier, "nll": nll}, scores, labels, grouping, seed)
+    found["brier"] = skewed_mean(((scores - labels) ** 2).mean(axis=1), grouping, seed)
+    found["nll"] = skewed_mean(log_losses(scores, labels), grouping, seed)
+    return found
 
 
 def _shared(found: Influence, grouping: Grouping) -> Interval:
@@ -156,15 +157,10 @@ def _micro_f1(labels: np.ndarray, given: np.ndarray) -> Influence:
     return value, (2 * hits - value * size) / size.sum()
 
 
-def brier(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean squared distance of a score from the truth, in [0, 1]."""
-    return weighted_mean(((scores - labels) ** 2).mean(axis=1), weights)
-
-
-def nll(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean log loss of a single answer, nats; a probability of 0 counts as 2.2e-16."""
+def log_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean log loss of the answers for each image (n,), nats; a probability of 0 counts as 2.2e-16."""
     own = np.where(labels > 0, scores, 1 - scores)
-    return weighted_mean(-np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1), weights)
+    return -np.log(np.maximum(own, np.finfo(np.float64).eps)).mean(axis=1)
 
 
 def label_f1(labels: np.ndarray, given: np.ndarray, grouping: Grouping) -> Interval:

@@ -7,65 +7,29 @@ anything wrong": its score, or one minus the score of the class that stands for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vitreous.evaluation.groups import Grouping
 from vitreous.evaluation.intervals import Interval, proportion
-
-Aim = Literal["recall", "false_alarms"]
-AIMS: tuple[tuple[Aim, float], ...] = (("recall", 0.95), ("false_alarms", 0.05))
-"""What is fitted for every class: the fewest false alarms at 95 % recall, the highest recall at 5 % false alarms."""
+from vitreous.runs.points import Aim, fit_point
 
 OVERKILL = (0.01, 0.02, 0.05, 0.1)
 """Shares of good parts that may be rejected, at which escapes are counted."""
 
 
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Scores at or above `threshold` count as the class."""
-
-    aim: Aim
-    """recall: at least `target` of the class is found. false_alarms: at most `target` of the others is taken for it."""
-    target: float
-    threshold: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def fit_point(scores: np.ndarray, own: np.ndarray, aim: Aim, target: float) -> OperatingPoint:
-    """The threshold that serves `aim` on these images and costs least otherwise.
-
-    scores: (n,) of one class. own: bool (n,), the images of the class; some are, some are not. target: in (0, 1).
-    """
-    others = np.sort(scores[~own])
-    if aim == "recall":
-        # The highest threshold that finds enough; then as low as it goes without a further false alarm.
-        ranked = np.sort(scores[own])
-        missed = int(np.floor((1 - target) * len(ranked) + 1e-9))  # images of the class that may be missed
-        below = others[others < ranked[missed]]
-        found = ranked[missed] if not len(below) else ranked[ranked > below[-1]][0]
-        return OperatingPoint(aim, target, _halfway(scores, float(found)))
-    # The lowest threshold that calls few enough of the others; then as high as it goes without missing more of the class.
-    allowed = int(np.floor(target * len(others) + 1e-9))
-    own_scores = np.sort(scores[own])
-    kept = own_scores if allowed >= len(others) else own_scores[own_scores > others[len(others) - 1 - allowed]]
-    if not len(kept):
-        return OperatingPoint(aim, target, float(np.nextafter(scores.max(), np.inf)))
-    return OperatingPoint(aim, target, _halfway(scores, float(kept[0])))
-
-
-def fit_points(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """{class: its operating points}, fitted on validation. scores: (n, k) calibrated. Classes without images, or without
-    others, have none."""
+def fit_points(
+    scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], recall: float, false_alarms: float
+) -> dict[str, list[dict[str, Any]]]:
+    """{class: its operating points}, fitted on validation: the fewest false alarms at that recall, and the highest recall at
+    those false alarms. scores: (n, k) calibrated. Classes without images, or without others, have none."""
     found = {}
+    aims: tuple[tuple[Aim, float], ...] = (("recall", recall), ("false_alarms", false_alarms))
     for index, name in enumerate(classes):
         own = labels == index
         if own.any() and not own.all():
-            found[name] = [fit_point(scores[:, index], own, aim, target).to_dict() for aim, target in AIMS]
+            found[name] = [fit_point(scores[:, index], own, aim, target).to_dict() for aim, target in aims]
     return found
 
 
@@ -158,9 +122,3 @@ def good_class(classes: Sequence[str]) -> int | None:
         index for index, name in enumerate(classes) if name.lower().replace(" ", "_").replace("-", "_") in GOOD_NAMES
     ]
     return named[0] if len(named) == 1 else None
-
-
-def _halfway(scores: np.ndarray, chosen: float) -> float:
-    """Between a score and the next lower one, so that rounding in another engine turns no answer over."""
-    lower = scores[scores < chosen]
-    return chosen if not len(lower) else float((lower.max() + chosen) / 2)

@@ -233,6 +233,7 @@ def _confidence(facts: ReportFacts) -> str:
             "The size of a dot grows with the number of images; a line shows where the share may lie (95 %).",
         ),
         _abstention(facts.abstention),
+        _abstention_here(facts.metrics.get("decisions", {}).get(facts.parts[0], {}).get("abstention"), facts.parts[0]),
         drawing(
             facts.pictures.get("coverage_risk"),
             "Error rate against share of images answered",
@@ -261,6 +262,19 @@ def _abstention(found: Mapping[str, Any] | None) -> str:
         f"{words.percent(found['coverage'])} of the images and is right in {words.percent(found['accuracy'])} of those "
         f"({words.metric_range('accuracy', found)}).",
         found["note"],
+    )
+
+
+def _abstention_here(found: Mapping[str, Any] | None, part: str) -> str:
+    """found: as `abstention.judge_threshold` gives it."""
+    if found is None or part == "val" or not found["threshold"]:
+        return ""
+    coverage, right = found["coverage"], found["accuracy"]
+    if right is None:
+        return paragraph(f"On the {part} part it answers nothing.")
+    return paragraph(
+        f"On the {part} part it answers {words.percent(coverage['value'])} ({words.metric_range('accuracy', coverage)}) and is "
+        f"right in {words.percent(right['value'])} of those ({words.metric_range('accuracy', right)})."
     )
 
 

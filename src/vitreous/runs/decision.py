@@ -35,7 +35,8 @@ class Prediction:
     labels: list[tuple[str, float]] | None = None
     """Of a model whose images may have several labels or none: those whose score reaches the label's threshold, best first."""
     set: list[str] | None = None
-    """Classes among which the true one is nine times in ten, likeliest first (split conformal prediction); None where the run
+    """Classes among which the true one is as often as promised, nine times in ten unless asked otherwise, likeliest first (split
+    conformal prediction); None where the run
     has no such threshold."""
 
     def to_dict(self) -> dict[str, Any]:

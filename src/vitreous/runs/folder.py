@@ -7,6 +7,7 @@ written; opening it says so and what to type. Every file named under "files" is 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from vitreous.config.input import InputSpec
 from vitreous.errors import RunError, UsageError, unknown_name
 from vitreous.runs.atomic import sha256_file, write_json
 from vitreous.runs.decision import Strangeness, probabilities, sigmoids
+from vitreous.runs.points import fit_point
 
 SCHEMA_VERSION = 1
 RUN_JSON = "run.json"
@@ -138,11 +140,13 @@ class RunFolder:
         return None if conformal is None else float(conformal["threshold"])
 
     def point(self, text: str) -> tuple[int, float]:
-        """The class and its threshold that "CLASS:recall" or "CLASS:false_alarms" stands for, as validation fitted it.
+        """The class and its threshold that "CLASS:recall" or "CLASS:false_alarms" stands for, as validation fitted it;
+        "CLASS:recall=0.99" is fitted now, to what the run said of its validation images.
 
         Raises UsageError, naming what there is.
         """
-        name, _, aim = text.rpartition(":")
+        name, _, rest = text.rpartition(":")
+        aim, _, target = rest.partition("=")
         points = self.facts.get("operating_points", {}).get("points", {})
         if name not in self.classes:
             raise unknown_name("class", name or text, self.classes)
@@ -153,7 +157,32 @@ class RunFolder:
                 f"The run {self.name!r} has no operating point {text!r}; of this class it has {known}.",
                 "Points are fitted in training, for classes that validation shows.",
             )
-        return self.classes.index(name), aims[aim]
+        index = self.classes.index(name)
+        return index, self._fitted_point(index, aim, target) if target else aims[aim]
+
+    def _fitted_point(self, index: int, aim: str, target: str) -> float:
+        """The threshold on the class of that number, from `predictions.parquet`. aim: one that the class has."""
+        try:
+            share = float(target)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            raise UsageError(
+                f"The aim {aim}={target} is no share between 0 and 1.",
+                f"Write such as: {self.classes[index]}:{aim}=0.99",
+            )
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise UsageError(
+                f"{aim}={target} is fitted to the run's {PREDICTIONS}, which needs pyarrow.", "pip install pyarrow"
+            ) from error
+        table = parquet.read_table(
+            self.path / PREDICTIONS, columns=["label", "probabilities"], filters=[("part", "=", "val")]
+        )
+        scores = np.array(table["probabilities"].to_pylist(), np.float64)[:, index]
+        own = np.array(table["label"].to_pylist()) == self.classes[index]
+        return fit_point(scores, own, "recall" if aim == "recall" else "false_alarms", share).threshold
 
     @property
     def abstain_below(self) -> float:

@@ -32,7 +32,7 @@ class PredictionReply(BaseModel):
 
     set: list[str] | None = Field(
         default=None,
-        description="Classes among which the true one is nine times in ten, likeliest first.",
+        description="Classes among which the true one is as often as was promised in training (nine times in ten by default), likeliest first.",
         exclude_if=lambda classes: classes is None,
     )
 

@@ -69,12 +69,13 @@ class Classifier:
         split: str | None = None,
         by: Sequence[str] = (),
         costs: str | Path | None = None,
+        corrupt: int = 0,
         learning: bool = False,
     ) -> dict[str, Any]:
         """Metrics with intervals on a part of the run's own data, or on other labelled data; as `metrics.json`.
 
-        by: columns of the data, each a table of accuracies ("subgroups"). costs: CSV of what mistakes cost ("costs"). learning:
-        what more labels would bring ("learning").
+        by: columns of the data, each a table of accuracies ("subgroups"). costs: CSV of what mistakes cost ("costs"). corrupt:
+        so many images made worse in every way ("robustness"). learning: what more labels would bring ("learning").
         """
         require("Evaluation", "train")
         self.run.require_classes()
@@ -82,7 +83,14 @@ class Classifier:
 
         prices = Path(costs) if costs else None
         return evaluate(
-            self.run, data, split=split, engine=self._engine_name, by=by, costs=prices, learning=learning
+            self.run,
+            data,
+            split=split,
+            engine=self._engine_name,
+            by=by,
+            costs=prices,
+            corrupt=corrupt,
+            learning=learning,
         ).metrics
 
     def export(self, format: str = "onnx", *, out: str | Path | None = None, overwrite: bool = False) -> ExportResult:

@@ -108,7 +108,7 @@ def evaluate(
     if (thresholds := run.thresholds) is not None:
         result = evaluate_labels(found.logits, labels, subject.groups, run.classes, run.temperature, thresholds)
     else:
-        fitted = Fitted.from_dict(run.facts.get("operating_points", {}))
+        fitted = replace(Fitted.from_dict(run.facts.get("operating_points", {})), abstain_below=run.abstain_below)
         result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
     more: dict[str, Any] = {}
     judge, grouping = _Judge(run, labels), Grouping.of(subject.groups, len(labels))

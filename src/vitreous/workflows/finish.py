@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,10 @@ def _choose(engine: Engine, val: Scored, setup: Setup, usual: Usual) -> _Chosen:
         return _Chosen(engine, val, temperature, None, Fitted(), thresholds, usual)
     temperature = fit_temperature(logits, labels)
     scores = probabilities(logits, temperature.value)
-    abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == labels)
-    return _Chosen(engine, val, temperature, abstention, fit(scores, labels, classes), None, usual)
+    aims = setup.config.decide
+    abstention = choose_threshold(scores.max(axis=1), scores.argmax(axis=1) == labels, aims.accuracy)
+    fitted = replace(fit(scores, labels, classes, aims), abstain_below=abstention.threshold)
+    return _Chosen(engine, val, temperature, abstention, fitted, None, usual)
 
 
 def _measure(

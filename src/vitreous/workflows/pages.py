@@ -72,7 +72,8 @@ def write_pages(
 
     store: the test images. test: what the model says of them. usual: training images to compare mistakes with.
     """
-    pictures = draw_pictures(document, read_history(run.path), "test")
+    known = {**document, "abstention": run.facts["abstention"]}
+    pictures = draw_pictures(known, read_history(run.path), "test")
     for name, png in pictures.items():
         write_bytes(run.path / PLOTS / f"{name}.png", png)
     scores = run.scores(test.logits)

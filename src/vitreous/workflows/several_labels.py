@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vitreous.config.train import TrainConfig
+from vitreous.config.train import DecideConfig, TrainConfig
 from vitreous.errors import UsageError
 from vitreous.evaluation import multilabel
 from vitreous.runs.decision import sigmoids
@@ -20,6 +20,7 @@ def check_several(config: TrainConfig, material: Material) -> None:
         (config.head_init == "closed-form", "--head-init closed-form"),
         (config.distill.teacher is not None, "--distill.teacher"),
         (config.balance == "sampler", "--balance sampler"),
+        (config.decide != DecideConfig(), "A setting of --decide"),
         (material.weights() is not None, "The column of weights"),
     ):
         if given:
@@ -34,7 +35,7 @@ def validation_numbers(logits: np.ndarray, labels: np.ndarray) -> dict[str, floa
     scores = sigmoids(logits)
     score = multilabel.mean_average_precision(scores, labels)
     return {
-        "val_loss": float(multilabel.nll(scores, labels)) * labels.shape[1],
+        "val_loss": float(multilabel.log_losses(scores, labels).mean()) * labels.shape[1],
         "val_accuracy": float(((scores >= multilabel.HALF) == (labels > 0)).all(axis=1).mean()),
         "val_average_precision": score,
         "val_score": score,

@@ -19,7 +19,7 @@ from vitreous.data.audit.fixes import read_fixes
 from vitreous.data.sources.locate import in_words, short_name
 from vitreous.engines.cpu import cpu_path, medium_is_exact
 from vitreous.engines.onnxruntime import available_cores
-from vitreous.errors import StoppedError, UsageError
+from vitreous.errors import StoppedError, UsageError, unknown_name
 from vitreous.models.build import check_known
 from vitreous.models.cost import count_macs, count_parameters
 from vitreous.runs.atomic import remove_leftovers, storage_error, write_json
@@ -204,6 +204,9 @@ def _set_up(
     """begun: the `run.json` of a run that is continued."""
     settled = settle(config, material, reporter, begun)
     resolved, spec, start = settled.resolved, settled.spec, settled.start
+    good = config.decide.good
+    if good is not None and good not in spec.classes:
+        raise unknown_name("class", good, spec.classes)
     facts = (
         replace(settled.facts, classes=()) if config.pretrains else settled.facts
     )  # the recipe has read off their names
