@@ -396,3 +396,12 @@ def test_measuring_a_step_leaves_training_untouched(problem: Any, everything: Ev
     assert state.step == 0
     assert not state.optimizer.state
     np.testing.assert_equal(_surroundings(), surroundings)
+
+
+def test_what_a_budget_leaves_to_a_run_is_part_of_its_state(problem: Any, tmp_path: Path) -> None:
+    state = problem.state()
+    state.allowed = 12.5
+    run(problem, tmp_path, state)
+    continued = problem.state()
+    restore_newest(continued, tmp_path)
+    assert continued.allowed == 12.5

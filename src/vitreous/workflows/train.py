@@ -309,7 +309,11 @@ def _fit(
             progress.update(row["step"], setup.config.steps or 1, **{name: row[name] for name in shown if name in row})
 
         def train_until(step: int | None) -> None:
-            deadline = budget.deadline if budget and team.is_main else math.inf  # clocks differ between machines
+            if budget is not None:
+                state.allowed = state.seconds + max(0.0, budget.deadline - time.monotonic())
+            # A continued run has what was left to it. One process looks at its clock, since those of machines differ.
+            limited = bool(state.allowed) and team.is_main
+            deadline = time.monotonic() + state.allowed - state.seconds if limited else math.inf
             settings, batches = setup.settings(deadline), setup.batches()
 
             def images_of(batch: int) -> list[str]:
