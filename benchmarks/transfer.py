@@ -34,7 +34,7 @@ WAYS = {
 def run(data: Path, init: str, way: str, seed: int, size: int, epochs: int) -> dict[str, Any]:
     """One training as a user starts it."""
     command = [sys.executable, "-m", "vitreous", "train", str(data), "--seed", str(seed), "--image-size", str(size)]
-    command += ["--epochs", str(epochs)]
+    command += ["--epochs", str(epochs)] if way != "probe" else []  # which is solved for
     command += WAYS[way] if way == "from scratch" else ("--init", init, *WAYS[way])
     command += ["--out", f"runs/benchmarks/transfer/{data.name}", "--overwrite", "--json"]
     begin = time.monotonic()

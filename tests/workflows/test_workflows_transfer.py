@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,39 @@ def test_the_same_probe_again_takes_its_features_from_the_cache_and_is_the_same_
 ) -> None:
     again = vitreous.train(colors, out=tmp_path / "again", **quick(tiny, method="probe", init=str(trained)))
     one, two = load_file(probed[0] / "model.safetensors"), load_file(again.path / "model.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 3}, r"--epochs 3 would change nothing.*--method head"),
+        ({"optim": {"lr": 0.1}, "augment": {"mixup": 0.2}}, r"--optim\.lr and --augment\.mixup"),
+    ],
+    ids=["epochs", "optim"],
+)
+def test_settings_of_steps_are_refused_for_a_probe_that_has_none(
+    trained: Path, colors: Path, tiny: dict[str, Any], tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        vitreous.train(colors, out=tmp_path / "run", **quick(tiny, method="probe", init=str(trained), **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_is_repeated_from_its_stored_settings_and_its_history_is_tracked(
+    probed: tuple[Path, Any], colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[Any] = []
+
+    @contextlib.contextmanager
+    def tracking(*arguments: Any) -> Iterator[Any]:
+        yield rows.append
+
+    monkeypatch.setattr("vitreous.workflows.train.tracking", tracking)
+    vitreous.train(colors, out=tmp_path / "again", config=probed[0] / "config.json")
+    history = (tmp_path / "again" / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == len(history) > 3
+    one, two = (load_file(path / "model.safetensors") for path in (probed[0], tmp_path / "again"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ HEAD_IMAGES = 4000
 LEAST_NOISE = 0.01
 """Variance, as a share of a feature's mean square, that augmentation and stochastic depth are taken to add."""
 NEIGHBOURS = 20
+
+
+def check_probe(asked: TrainConfig) -> None:
+    """Raise UsageError for settings of training steps, which a probe has none of. asked: before anything was filled in."""
+    if asked.optim.lr is not None and asked.optim.beta2 is not None:
+        return  # the complete settings of a stored run, which name everything
+    given = [f"--{name} {value}" for name in ("epochs", "steps") if (value := getattr(asked, name)) is not None]
+    given += [
+        f"--{stage}.{each.name.replace('_', '-')}"
+        for stage in ("optim", "augment", "loss")
+        for each in fields(getattr(asked, stage))
+        if getattr(getattr(asked, stage), each.name) is not None
+    ]
+    if given:
+        raise UsageError(
+            f"A probe is solved for, not trained in steps, so {' and '.join(given[:3])} would change nothing.",
+            "Leave it out, or choose --method head, which learns the same classifier in steps.",
+        )
 
 
 def begin(setup: Setup, reporter: Reporter) -> Setup:
@@ -101,8 +120,10 @@ def fit_head(setup: Setup, reporter: Reporter) -> None:
     )
 
 
-def fit_run(state: TrainState, setup: Setup, path: Path, reporter: Reporter) -> None:
-    """Fit the probe and put it into `state`, with a row of the history for each strength that was tried.
+def fit_run(
+    state: TrainState, setup: Setup, path: Path, reporter: Reporter, track: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Fit the probe and put it into `state`, with a row of the history for each strength that was tried; `track` has it too.
 
     An interruption costs little: features are kept in the cache folder, and what follows them takes seconds.
     """
@@ -148,6 +169,7 @@ def fit_run(state: TrainState, setup: Setup, path: Path, reporter: Reporter) -> 
                 state.best_score, state.best_step = row["val_score"], index
             state.step, state.seconds = index, spent
             _append(path / HISTORY, row)
+            track(row)
             progress.update(index, len(STRENGTHS), loss=row["loss"], val_accuracy=row["val_accuracy"])
 
         state.step, state.best_step, state.best_score = 0, 0, float("-inf")

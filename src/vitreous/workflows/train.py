@@ -50,7 +50,7 @@ from vitreous.workflows.plan import Budget, plan_again, plan_steps
 from vitreous.workflows.prepare import Material, gather, storage_spec
 from vitreous.workflows.pretrain import check_pretraining, finish_pretraining, reconstruction_validator, say_of_stem
 from vitreous.workflows.previous import earlier_split
-from vitreous.workflows.probe import begin, fit_run
+from vitreous.workflows.probe import begin, check_probe, fit_run
 from vitreous.workflows.reporter import Reporter, Silent
 from vitreous.workflows.score import validator
 from vitreous.workflows.seat import remember
@@ -171,7 +171,10 @@ def _train(
         check_same_split(place.path, material)
     begun = place.path / RUN_JSON if place.state == "continue" else None
     with team.main_first():
-        setup = begin(_set_up(config, material, reporter, begun, team), reporter)
+        setup = _set_up(config, material, reporter, begun, team)
+        if setup.config.method == "probe" and place.state == "new":
+            check_probe(config)
+        setup = begin(setup, reporter)
     sharded = is_to_be_sharded(setup, reporter)
     setup = fit_into_memory(setup, config, reporter, sharded=sharded)
     config, budget = plan_steps(setup, reporter, began)  # all processes measure, and agree on the least
@@ -191,7 +194,8 @@ def _train(
         opened()
     if config.method == "probe":
         if team.is_main:  # one system of equations, which one process solves
-            fit_run(state, setup, place.path, reporter)
+            with tracking(setup.config, place.path, 0, reporter.warn) as track:
+                fit_run(state, setup, place.path, reporter, track)
     else:
         setup = _fit(state, setup, place.path, reporter, budget, stop, sharded)
     complete = finish_pretraining if config.pretrains else finish
