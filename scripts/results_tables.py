@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from vitreous.evaluation.spread import Spread, spread
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 README = FOLDER.parent / "README.md"
 
@@ -21,6 +23,64 @@ def load(name: str) -> dict[str, Any] | None:
 
 def percent(found: dict[str, float]) -> str:
     return f"{100 * found['value']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+
+
+def budgets(facts: dict[str, Any]) -> list[str]:
+    return [
+        f"`vitreous train SET --time T`, from the start of Python to the written report, one training at a time on one core "
+        f"(`benchmarks/budgets.py`; {machine(facts)}):",
+        "",
+        "| set | budget | took, s | of the budget, % | steps taken of those planned | set aside for the end, s |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {row['set']} | {row['budget']} | {row['seconds']:.1f} | {100 * row['share']:.1f} | {row['steps_taken']:,} of "
+            f"{row['steps_planned']:,} | {row['set_aside']} |"
+            for row in facts["runs"]
+        ),
+    ]
+
+
+def coverage(facts: dict[str, Any]) -> list[str]:
+    cases = facts["coverage"]
+    return [
+        f"How often 95 % intervals hold the truth in {facts['simulations']:,} simulated test parts of 160 or 180 images, %; groups are of 1 to 7 "
+        f"images (`benchmarks/coverage.py`; {machine(facts)}):",
+        "",
+        f"| metric | {' | '.join(cases)} |",
+        "| --- |" + " --- |" * len(cases),
+        *(
+            f"| {name.replace('_', ' ')} | {' | '.join(f'{100 * case[name]:.1f}' for case in cases.values())} |"
+            for name in next(iter(cases.values()))
+        ),
+    ]
+
+
+def kill(facts: dict[str, Any]) -> list[str]:
+    return [
+        f"`kill -9` in {facts['trials']} trainings, {facts['kills']} times, {facts['kills_by']['touch']} of them at a touch of the disk drawn at "
+        f"random (`benchmarks/kill.py`; {machine(facts)}): {len(facts['failed'])} failed. A trial fails where the run does not go on "
+        "from its newest finished state, ends with other weights than an undisturbed one, or leaves a file, lock or process.",
+    ]
+
+
+def probe(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"The logistic regression of a probe, {facts['images']:,} images of {facts['features']} features, {facts['classes']} classes, "
+        f"{facts['threads']} thread, to the same optimum (`benchmarks/probe.py`; {machine(facts)}):",
+        "",
+        "| strength | solver | time, ms | times ours | loss above the least |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, rows in facts.items():
+        if not title.startswith("strength "):
+            continue
+        own = rows["ours"]["milliseconds"]["median"]
+        lines += [
+            f"| {title.removeprefix('strength ')} | {name} | {row['milliseconds']['median']:,.0f} | "
+            f"{row['milliseconds']['median'] / own:.1f} | {row['above_least']:.0e} |"
+            for name, row in rows.items()
+        ]
+    return lines
 
 
 def machine(facts: dict[str, Any]) -> str:
@@ -47,11 +107,19 @@ def quickstart(facts: dict[str, Any]) -> list[str]:
 
 
 def seed_rows(facts: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    """A line for each seed, with the accuracy of each name."""
-    return [
+    """A line for each seed, with the accuracy of each name, and one for their mean, whose interval is that of other seeds."""
+    rows = [
         f"| {seed} | {' | '.join(percent(row[name]) for name in names)} | {row.get('wall_seconds', row.get('seconds')):.0f} |"
         for seed, row in sorted(facts["seeds"].items())
     ]
+    means = (spread([row[name]["value"] for row in facts["seeds"].values()]) for name in names)
+    return [*rows, f"| mean | {' | '.join(map(mean_percent, means))} | |"]
+
+
+def mean_percent(found: Spread) -> str:
+    if found.mean is None or found.low is None or found.high is None:  # of one seed
+        return "-"
+    return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def cifar10(facts: dict[str, Any]) -> list[str]:
@@ -354,6 +422,10 @@ def main() -> None:
         ("digits_folds", "Digits in five folds", digits_folds),
         ("transfer", "From trained weights", transfer),
         ("pretraining", "Pretraining without labels", pretraining),
+        ("budgets", "Promises of time", budgets),
+        ("kill", "Killed at random", kill),
+        ("coverage", "Intervals", coverage),
+        ("probe_20000x384", "A probe's classifier", probe),
         ("ood", "Images of another kind", ood),
         ("model_speed", "The model against other libraries", model_speed),
         ("training_speed", "Training steps", training_speed),
