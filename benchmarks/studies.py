@@ -35,7 +35,7 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "magnetic_tile": SMALL,
     "chest_xray_nih": SMALL,
     "clothing": SMALL,
-    "cifar10": ("--equal", "time", "--time", "4m", "--shares", "0.01,0.1"),
+    "cifar10": ("--equal", "time", "--time", "2m", "--shares", "0.01,0.1"),
 }
 TITLES = {
     "digits": "Handwritten digits",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_a_stopped_comparison_resumes_where_it_was(
     for name in MODELS:
         weights = [sha256_file(folder / name / "model.safetensors") for folder in (out, compared)]
         assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(("where", "said"), [("look_ahead", "before the first training"), ("_concluded", "are kept")])
+def test_a_signal_between_trainings_is_told_with_what_to_type(
+    colors: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, said: str
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before, out = signal.getsignal(signal.SIGTERM), tmp_path / "out"
+    monkeypatch.setattr(f"vitreous.workflows.study.compare.{where}", interrupted)
+    with pytest.raises(StoppedError) as caught:
+        compare(colors, MODELS, config_of(tiny, out=out), study=QUICK)
+    assert caught.value.exit_code == 75
+    assert said in caught.value.message
+    assert signal.getsignal(signal.SIGTERM) is before
+    if where == "look_ahead":
+        assert caught.value.hint == "Run the same command again." and not out.exists()
+    else:
+        assert caught.value.hint.endswith(f"--out {out} --resume")
 
 
 def test_overwrite_replaces_the_runs_of_a_comparison_and_nothing_else(

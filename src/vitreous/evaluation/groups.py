@@ -55,5 +55,5 @@ def class_trials(labels: np.ndarray, grouping: Grouping) -> float:
 
 
 def smallest_class(labels: np.ndarray, grouping: Grouping) -> float:
-    """Effective groups, at least 2, of the class that has fewest, among those that the labels name."""
-    return max(2.0, min(grouping.among(labels == label).effective for label in np.unique(labels)))
+    """Effective groups of the class that has fewest, among those that the labels name."""
+    return float(min(grouping.among(labels == label).effective for label in np.unique(labels)))

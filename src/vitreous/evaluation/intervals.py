@@ -100,7 +100,7 @@ def class_mean(score: str, probabilities: np.ndarray, labels: np.ndarray, groupi
     # than mistakes spread evenly over the classes would. The other two do not need it (measured: too wide with it).
     most = class_trials(labels, Grouping.of(None, len(labels))) if score == "balanced_accuracy" else math.inf
     # The AUROC rests on few groups where a class has few: their variance is known as badly as theirs alone would be.
-    known = smallest_class(labels, grouping) if score == "auroc" else grouping.count
+    known = max(MIN_GROUPS, smallest_class(labels, grouping)) if score == "auroc" else grouping.count
     found = effective_wilson(value, influences, grouping, most=most, least=class_trials(labels, grouping), known=known)
     return _as_correlation(found) if score == "mcc" else found
 

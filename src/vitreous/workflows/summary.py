@@ -29,6 +29,10 @@ PERCENT = (
 )  # fmt: skip
 
 
+ESCAPES_AT = 0.05
+"""Share of good parts that may be rejected, whose escapes a terminal shows; the report has more."""
+
+
 def number(name: str, found: Mapping[str, Any]) -> str:
     """ "98.9 % (97.2 to 99.6)", or the plain value for losses."""
     if found["value"] is None:
@@ -51,8 +55,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
 
 
 def evaluation_summary(metrics: Mapping[str, Any]) -> str:
-    """What `evaluate` prints: the metrics, then what was asked for besides."""
-    lines = [metrics_table(metrics)]
+    """What `evaluate` prints: the metrics, the classes, what thresholds do, then what was asked for besides."""
+    (part,) = metrics["per_class"]
+    lines = [metrics_table(metrics), "", *_classes(metrics, part), *_decisions(metrics, part)]
     for part, tables in metrics.get("subgroups", {}).items():
         for column, found in tables.items():
             measures = [name for name in found["rows"][0] if name in NAMES]
@@ -94,10 +99,10 @@ def run_summary(path: Path, metrics: Mapping[str, Any]) -> str:
     """What `train` prints at its end."""
     lines = ["", metrics_table(metrics), "", *(f"! {note}" for note in metrics.get("notes", ()))]
     part = "test" if "test" in metrics["per_class"] else next(iter(metrics["per_class"]))
-    pairs = confused(metrics, part)
-    if pairs:
-        lines += ["Most confused in the " + part + " part: " + "; ".join(pairs), ""]
+    told = [*_classes(metrics, part), *_decisions(metrics, part)]
     lines += [
+        *told,
+        *([""] if told else []),
         f"run     {path}",
         f"report  {path / REPORT}",
         f"data    {path / METRICS}",
@@ -108,6 +113,41 @@ def run_summary(path: Path, metrics: Mapping[str, Any]) -> str:
         f"  vitreous serve {path}",
     ]
     return "\n".join(lines)
+
+
+def _classes(metrics: Mapping[str, Any], part: str) -> list[str]:
+    """Which classes are found least often, and what they are taken for."""
+    rows = [(row["recall"], name, row) for name, row in metrics["per_class"][part].items() if row["recall"] is not None]
+    worst = [
+        f"{name} {number('accuracy', row['recall_interval'])} of {row['support']:,}"
+        for _, name, row in sorted(rows, key=lambda row: row[0])[:3]
+    ]
+    lines = [f"Found least often in the {part} part: {', '.join(worst)}"] if len(rows) > 1 else []
+    if pairs := confused(metrics, part) if metrics["confusion"][part] else []:
+        lines.append(f"Most confused: {'; '.join(pairs)}")
+    return lines
+
+
+def _decisions(metrics: Mapping[str, Any], part: str) -> list[str]:
+    """What thresholds that were fitted to validation do on a part, a line each."""
+    found, lines = metrics.get("decisions", {}).get(part, {}), []
+    if (abstention := found.get("abstention")) and abstention["threshold"] and abstention["accuracy"]:
+        lines.append(
+            f"Answering from a score of {abstention['threshold']:.2f} on: {number('accuracy', abstention['coverage'])} answered, "
+            f"{number('accuracy', abstention['accuracy'])} of those right"
+        )
+    if conformal := found.get("conformal"):
+        lines.append(
+            f"Sets promised to hold the true class {100 * conformal['promised']:.0f} % of the time: "
+            f"{number('accuracy', conformal['coverage'])}, {conformal['mean_size']:.2f} classes each"
+        )
+    lines += [
+        f"Rejecting at most {100 * ESCAPES_AT:.0f} % of {found['inspection']['good']!r} (here {number('accuracy', point['overkill'])}): "
+        f"{number('accuracy', point['escapes'])} of the others escape"
+        for point in found.get("inspection", {}).get("points", ())
+        if point["target"] == ESCAPES_AT and point["escapes"] and point["overkill"]
+    ]
+    return lines
 
 
 def confused(metrics: Mapping[str, Any], part: str, most: int = 3) -> list[str]:

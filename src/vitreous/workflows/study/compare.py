@@ -28,6 +28,7 @@ from vitreous.models.build import check_known
 from vitreous.runs.atomic import write_json
 from vitreous.runs.create import Claim, claim, default_place, is_occupied, is_run
 from vitreous.runs.folder import METRICS, PREDICTIONS, RUN_JSON, SPLITS, RunFolder
+from vitreous.training.signals import Interrupted, stop_on_signal
 from vitreous.workflows.continued import at_new_places
 from vitreous.workflows.environment import processor, require, versions
 from vitreous.workflows.finish import leak_note
@@ -123,7 +124,7 @@ def compare(
         members = list(_members(names, config, (*study.shares, 1.0), place.path))
         _check_places(members)
         place.path.mkdir(parents=True, exist_ok=True)
-        with place.held() as note:
+        with place.held() as note, stop_on_signal(at_once=True):
             if note:
                 reporter.warn(note)
             ahead = look_ahead(data, names, config, study, place.path, reporter)
@@ -136,7 +137,12 @@ def compare(
             found = _concluded(place.path, names, done, failed, ahead, config, study, reporter)
             write_json(place.path / COMPARISON, found.to_dict())
             write_page(found.to_dict(), in_words(data), place.path)
-    except StoppedError as error:
+    except (StoppedError, Interrupted) as error:
+        if isinstance(error, Interrupted) and not begun(place.path):
+            place.release()
+            raise StoppedError(
+                f"Stopped by {error.signal_name} before the first training.", "Run the same command again."
+            ) from error
         again = [
             "vitreous",
             "compare",
@@ -147,7 +153,12 @@ def compare(
             str(place.path),
             "--resume",
         ]
-        raise StoppedError(error.message, f"Continue with: {shlex.join(again)}") from error
+        said = (
+            f"Stopped by {error.signal_name}; finished trainings are kept."
+            if isinstance(error, Interrupted)
+            else error.message
+        )
+        raise StoppedError(said, f"Continue with: {shlex.join(again)}") from error
     except BaseException:
         place.release()
         raise
