@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitreous.data.sources.locate import short_name
 from vitreous.evaluation.fragments import (
     bullets,
     cell,
@@ -62,8 +63,8 @@ def render(facts: Facts, data: str, drawn: Mapping[str, bytes]) -> str:
         f"{times} times from other initial weights (seeds)" if times > 1 else "once"
     )
     head = f"""<header>
-<div class="kicker">vitreous comparison</div>
-<h1>{text(data)}</h1>
+<div class="kicker">vitreous comparison{text(f" on {data}" if data != short_name(data) else "")}</div>
+<h1>{text(short_name(data))}</h1>
 <p class="answer">{text(answer)}</p>
 {"".join(paragraph(sentence) for sentence in rest)}
 <p class="small">{text(kinds)}; {text(counted(facts["images"]["test"], "test image"))}; the same for all: {text(facts["budget"])}.</p>
