@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, roc_curve
@@ -134,7 +136,8 @@ def test_aims_that_are_asked_for_are_what_is_fitted() -> None:
     assert recall["sensitivity"]["value"] >= 0.8 and alarms["specificity"]["value"] >= 0.8
     assert 0.75 <= judged["conformal"]["coverage"]["value"] < 0.9
     assert judged["inspection"]["good"] == "b"
-    for wrong in ({"recall": 1.0}, {"false_alarms": 0.0}, {"coverage": 90.0}, {"accuracy": -0.1}):
+    outside: list[dict[str, Any]] = [{"recall": 1.0}, {"false_alarms": 0.0}, {"coverage": 90.0}, {"accuracy": -0.1}]
+    for wrong in outside:
         with pytest.raises(UsageError, match=r"--decide\."):
             DecideConfig(**wrong)
 
