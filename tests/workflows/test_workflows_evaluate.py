@@ -268,6 +268,11 @@ def test_a_page_of_an_evaluation_tells_how_it_was_made(
     assert f"vitreous evaluate {run_copy} --split val --corrupt 6" in written
     assert 'id="robustness"' in written and 'id="more-labels"' not in written
     assert "used for choosing" in written
+    wrong = json.loads(call("evaluate", run_copy, "--split", "train", "--json", "--report", page).stdout)["metrics"]
+    mistaken = sum(map(sum, wrong["confusion"]["train"])) - sum(
+        row[k] for k, row in enumerate(wrong["confusion"]["train"])
+    )
+    assert page.read_text(encoding="utf-8").count("taken for") >= min(mistaken, 1)
     for flag in ("--report", "--out"):
         refused = call("evaluate", run_copy, flag, tmp_path)
         assert refused.returncode == 2 and f"{flag} {tmp_path} is a folder" in refused.stderr

@@ -12,6 +12,7 @@ from vitreous.evaluation.report import write_report
 from vitreous.runs.folder import RunFolder
 from vitreous.workflows.environment import processor, versions
 from vitreous.workflows.evaluate import CHOSEN_ON, Evaluation
+from vitreous.workflows.mistakes import mistakes, thumbnail
 from vitreous.workflows.pages import next_commands
 
 
@@ -30,6 +31,11 @@ def write_evaluation_page(path: Path, run: RunFolder, found: Evaluation, flags: 
         abstention=abstention,
         several_labels=run.several_labels,
         pictures=draw_pictures(document, [], found.part),
+        mistakes=mistakes(
+            found.answers,
+            lambda row: thumbnail(found.source.open(row), run.spec),
+            lambda row: found.source.samples[row].path,
+        ),
         environment={**versions(), "processor": processor(), "engine": str(found.metrics["engine"])},
         command=" ".join(["vitreous evaluate", shlex.quote(str(run.path)), named, *flags]),
         next_commands=next_commands(run.path),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from vitreous.config.train import TrainConfig
 from vitreous.data import PixelStore
@@ -25,22 +23,16 @@ from vitreous.evaluation.evaluate import PartResult
 from vitreous.evaluation.plots import draw_pictures
 from vitreous.evaluation.report import write_report
 from vitreous.explanation import Explainer
-from vitreous.explanation.draw import display
-from vitreous.inputs import open_image
 from vitreous.models.vit import VisionTransformer
 from vitreous.runs.atomic import write_bytes
 from vitreous.runs.decision import squared_distances
 from vitreous.runs.folder import CARD, PLOTS, REPORT, RunFolder, read_history
 from vitreous.workflows.environment import processor
+from vitreous.workflows.mistakes import NEIGHBOUR_SIDE, NEIGHBOURS, Answers, mistakes, png, thumbnail
 from vitreous.workflows.reporter import Reporter
 from vitreous.workflows.setup import Setup
 
-MOST_MISTAKES = 12
 MOST_HEAT_MAPS = 4
-GALLERY_SIDE = 224
-"""Pixels of the longer side of a picture in the report."""
-NEIGHBOURS, NEIGHBOUR_SIDE = 3, 96
-"""Training images shown beside a mistake, and the pixels of their longer side."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +66,11 @@ def write_pages(
     """
     known = {**document, "abstention": run.facts["abstention"]}
     pictures = draw_pictures(known, read_history(run.path), "test")
-    for name, png in pictures.items():
-        write_bytes(run.path / PLOTS / f"{name}.png", png)
-    scores = run.scores(test.logits)
+    for name, drawn in pictures.items():
+        write_bytes(run.path / PLOTS / f"{name}.png", drawn)
+    answers = Answers(run, setup.labels(store), run.scores(test.logits))
     with reporter.task("writing the report", "pictures") as progress:
-        maps = _heat_maps(run, engine, setup, store, scores, progress.update)
+        maps = _heat_maps(engine, setup, store, answers, progress.update)
     facts = report.ReportFacts(
         title=f"{run.name}: {setup.start.architecture.name}",
         metrics=document,
@@ -96,7 +88,12 @@ def write_pages(
         abstention=None if run.several_labels else run.facts["abstention"],
         several_labels=run.several_labels,
         pictures=pictures,
-        mistakes=_mistakes(run, setup, store, scores, test.features, usual),
+        mistakes=mistakes(
+            answers,
+            lambda row: thumbnail(setup.material.source.open(int(store.indices[row])), setup.spec),
+            lambda row: setup.material.split.paths[store.indices[row]],
+            _resembling(run, setup, test.features, usual),
+        ),
         heat_maps=maps,
         environment={**run.facts["versions"], "processor": processor()},
         command=f"vitreous train {shlex.quote(run.facts['data']['source'])} --config {shlex.quote(str(run.path / 'config.json'))}",
@@ -178,97 +175,49 @@ def _decisions(config: TrainConfig, resize: str, several_labels: bool) -> list[s
     ]
 
 
-def _mistakes(
-    run: RunFolder, setup: Setup, store: PixelStore, scores: np.ndarray, features: np.ndarray, usual: Usual
-) -> list[report.Mistake]:
-    """The test images the model got wrong while surest of itself, each with the training images that it resembles most."""
-    labels = setup.labels(store)
-    true, predicted, sureness, wrong = (_several if run.several_labels else _single)(run, labels, scores)
-    worst = wrong[np.argsort(-sureness[wrong], kind="stable")][:MOST_MISTAKES]
-    assert run.strangeness is not None
-    near = usual.nearest(run.strangeness.whitened(features[worst]), NEIGHBOURS)
-    return [
-        report.Mistake(
-            image=_thumbnail(setup, int(store.indices[row])),
-            true=true(row),
-            predicted=predicted(row),
-            score=float(sureness[row]),
-            path=setup.material.split.paths[store.indices[row]],
-            neighbours=[
-                report.Neighbour(
-                    image=_thumbnail(setup, index, NEIGHBOUR_SIDE), label=setup.material.split.labels[index]
-                )
-                for index in own.tolist()
-            ],
-        )
-        for row, own in zip(worst, near, strict=True)
-    ]
+def _resembling(
+    run: RunFolder, setup: Setup, features: np.ndarray, usual: Usual
+) -> Callable[[int], list[report.Neighbour]]:
+    """The training images that an image resembles most, by its row. features: (n, d) of the images."""
+    strangeness = run.strangeness
+    assert strangeness is not None
 
+    def found(row: int) -> list[report.Neighbour]:
+        (near,) = usual.nearest(strangeness.whitened(features[row : row + 1]), NEIGHBOURS)
+        return [
+            report.Neighbour(
+                image=thumbnail(setup.material.source.open(index), setup.spec, NEIGHBOUR_SIDE),
+                label=setup.material.split.labels[index],
+            )
+            for index in near.tolist()
+        ]
 
-_Told = tuple[Callable[[int], str], Callable[[int], str], np.ndarray, np.ndarray]
-"""True and predicted label of a row, how sure the model is of each row (n,), and the rows that are wrong."""
-
-
-def _single(run: RunFolder, labels: np.ndarray, scores: np.ndarray) -> _Told:
-    classes, best = run.classes, scores.argmax(axis=1)
-    return (
-        lambda row: classes[labels[row]],
-        lambda row: classes[best[row]],
-        scores.max(axis=1),
-        np.flatnonzero(labels != best),
-    )
-
-
-def _several(run: RunFolder, labels: np.ndarray, scores: np.ndarray) -> _Told:
-    """Sure is the model of the wrong label that it is surest to give or not to give."""
-    given, there = scores >= run.thresholds, labels > 0
-    wrong = given != there
-    sureness = (np.where(given, scores, 1 - scores) * wrong).max(axis=1)
-
-    def named(rows: np.ndarray) -> Callable[[int], str]:
-        return lambda row: ", ".join(run.classes[k] for k in np.flatnonzero(rows[row])) or "no label"
-
-    return named(there), named(given), sureness, np.flatnonzero(wrong.any(axis=1))
+    return found
 
 
 def _heat_maps(
-    run: RunFolder, engine: Engine, setup: Setup, store: PixelStore, scores: np.ndarray, progress: Any
+    engine: Engine, setup: Setup, store: PixelStore, answers: Answers, progress: Any
 ) -> Sequence[report.HeatMap]:
     """What the model looks at in one test image of each of the first classes; none for convolutional models."""
     if not isinstance(setup.start.model, VisionTransformer):
         return []
-    labels, classes = setup.labels(store), setup.spec.classes
-    of_class = [labels[:, k] > 0 if run.several_labels else labels == k for k in range(len(classes))]
+    labels, run = answers.labels, answers.run
+    of_class = [labels[:, k] > 0 if run.several_labels else labels == k for k in range(len(run.classes))]
     rows = list(dict.fromkeys(int(np.flatnonzero(own)[0]) for own in of_class if own.any()))
-    true = (_several if run.several_labels else _single)(run, labels, scores)[0]
     explainer, maps = Explainer(run, engine), []
     for done, row in enumerate(rows[:MOST_HEAT_MAPS]):
         index = int(store.indices[row])
         found = explainer.explain(setup.material.source.open(index), faithfulness=False)
         maps.append(
             report.HeatMap(
-                image=_png(found.picture),
-                overlay=_png(found.overlay),
-                true=true(row),
+                image=png(found.picture),
+                overlay=png(found.overlay),
+                true=answers.true(row),
                 predicted=found.target,
-                score=float(scores[row].max()),
+                score=float(answers.scores[row].max()),
                 method=found.method,
                 path=setup.material.split.paths[index],
             )
         )
         progress(done + 1, min(len(rows), MOST_HEAT_MAPS))
     return maps
-
-
-def _thumbnail(setup: Setup, index: int, side: int = GALLERY_SIDE) -> bytes:
-    image = open_image(setup.material.source.open(index), target=side, decode=setup.spec.decode)
-    return _png(display(image, setup.spec), side)
-
-
-def _png(image: Image.Image, side: int = GALLERY_SIDE) -> bytes:
-    image = image.convert("RGB")
-    if max(image.size) > side:
-        image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
