@@ -175,3 +175,10 @@ def test_the_risk_curve_starts_at_the_error_rate_of_all_images():
     for threshold, coverage, risk in zip(curve["threshold"], curve["coverage"], curve["risk"], strict=True):
         answered = confidence >= threshold
         assert (coverage, risk) == pytest.approx((answered.mean(), 1 - correct[answered].mean()))
+
+
+def test_one_group_that_holds_most_images_gives_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.where(np.arange(1000) < 930, 0, np.arange(1000) % 30)
+    found = calibration_error(rng.uniform(0.5, 1, 1000), rng.random(1000) < 0.7, Grouping.of(groups, 1000))
+    assert found.corrected is None and found.interval.low is None and "effective groups" in found.interval.method

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from vitreous.evaluation import influence, metrics
 from vitreous.evaluation.groups import Grouping, class_trials
-from vitreous.evaluation.intervals import CLASS_SCORES, class_mean, interval, percentiles, proportion, wilson
+from vitreous.evaluation.intervals import (
+    CLASS_SCORES,
+    bounded_mean,
+    class_mean,
+    effective_wilson,
+    interval,
+    percentiles,
+    proportion,
+    skewed_mean,
+    wilson,
+)
 
 
 def clustered(
@@ -182,3 +194,28 @@ def test_a_handful_of_groups_gets_no_bootstrap():
 
 def _width(found) -> float:
     return found.high - found.low
+
+
+@pytest.mark.parametrize("large", [0, 1, 2, 40])
+def test_losses_of_which_few_are_large_have_an_interval_of_a_sensible_width(large: int) -> None:
+    losses = np.full(300, 0.01)
+    losses[:large] = 4.0
+    grouping = Grouping.of(None, 300)
+    found = skewed_mean(losses, grouping)
+    assert found.low is not None and found.high is not None and found.value is not None
+    assert 0 <= found.low <= found.value <= found.high < 12 * max(found.value, 0.02)
+    squared = bounded_mean(np.where(np.arange(300) < large, 1.9, 1e-4), 2, grouping)
+    assert squared.low is not None and squared.high is not None and squared.value is not None
+    assert 0 <= squared.low <= squared.value < squared.high <= 2
+    assert squared.high - squared.value > 0.01, "300 images do not know it better"
+
+
+def test_an_auroc_of_few_groups_is_no_surer_than_any_score_of_as_many() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(120) % 2
+    own = np.clip(0.3 + 0.4 * labels + rng.normal(0, 0.3, 120), 0, 1)
+    scores, grouping = np.stack([1 - own, own], axis=1), Grouping.of(np.arange(120) // 2 % 4, 120)
+    value, influences = influence.auroc(scores, labels, grouping)
+    plain = effective_wilson(value, influences, grouping, most=math.inf, least=class_trials(labels, grouping))
+    found = class_mean("auroc", scores, labels, grouping)
+    assert (found.low, found.high) == (plain.low, plain.high)

@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_part():
         return evaluate_part(logits, labels, groups, classes, 1.0, seed)
 
     assert evaluate(1) == evaluate(1)
-    assert evaluate(1).metrics["brier"] != evaluate(2).metrics["brier"]
+    assert evaluate(1).metrics["nll"] != evaluate(2).metrics["nll"]
 
 
 def test_an_empty_part_and_broken_logits_are_refused():

@@ -288,7 +288,7 @@ def evaluated() -> dict[str, Any]:
         for name, kind in (("fog", "weather"), ("shot noise", "noise"))
     }
     hits = {count: [rng.random(60) < 0.5 + count / 1000 for _ in range(3)] for count in (50, 100, 200, 400)}
-    learned = learning_curve(hits, np.ones(60), grouping)
+    learned = learning_curve(hits, np.zeros(60, int), grouping)
     return {
         **found,
         "subgroups": {part: {"camera": table.to_dict()}},

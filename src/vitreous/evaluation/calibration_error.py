@@ -56,8 +56,9 @@ def calibration_error(
     num = len(confidence)
     bins = confidence_bins(confidence)
     seen = float(binned_error(confidence, correct))
-    if grouping.count < MIN_GROUPS:
-        return CalibrationError(Interval(seen, None, None, num, f"no interval: only {grouping}"), None)
+    if grouping.effective < MIN_GROUPS:  # fewer, or a few that hold most images
+        only = f"{grouping.effective:.1f} effective groups" if grouping.count >= MIN_GROUPS else str(grouping)
+        return CalibrationError(Interval(seen, None, None, num, f"no interval: only {only}"), None)
     share = recalibrated(confidence, correct)
     gaps = share - confidence
     size = float(np.abs(gaps).mean())

@@ -14,7 +14,15 @@ from vitreous.evaluation.abstention import risk_coverage
 from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.fitted import Fitted
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import CLASS_SCORES, Interval, class_mean, proportion, skewed_mean, with_bootstrap
+from vitreous.evaluation.intervals import (
+    CLASS_SCORES,
+    Interval,
+    bounded_mean,
+    class_mean,
+    proportion,
+    skewed_mean,
+    with_bootstrap,
+)
 from vitreous.evaluation.per_class import per_class
 from vitreous.runs.decision import probabilities as softmax
 
@@ -104,7 +112,7 @@ def _metrics(
     areas = {"auroc": metrics.auroc, "average_precision": metrics.average_precision}
     found = with_bootstrap(found, areas, scores, labels, grouping, seed)
     found["ece"] = error
-    found["brier"] = skewed_mean(metrics.squared_distances(scores, labels), grouping, seed)
+    found["brier"] = bounded_mean(metrics.squared_distances(scores, labels), 1 if scores.shape[1] == 2 else 2, grouping)
     found["nll"] = skewed_mean(metrics.log_losses(scores, labels), grouping, seed)
     return found
 

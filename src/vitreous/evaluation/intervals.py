@@ -43,8 +43,10 @@ UNDEFINED = dict.fromkeys(CLASS_SCORES, "undefined: the labels name one class on
     "mcc": "undefined: labels or predictions name one class only",
     "average_precision": "undefined: no image is of the class that is looked for",
 }
-MOST_RESAMPLED = 50_000
+MOST_RESAMPLED = 20_000
 """Scores, of all classes, up to which areas under curves are resampled too."""
+CARRIERS = 5
+"""Groups, by the weight of their part in the variance, below which a mean is not studentised."""
 CHUNK = 4_000_000
 """Weights held at once while resampling; bounds memory to some 100 MB."""
 
@@ -100,7 +102,9 @@ def class_mean(score: str, probabilities: np.ndarray, labels: np.ndarray, groupi
     # than mistakes spread evenly over the classes would. The other two do not need it (measured: too wide with it).
     most = class_trials(labels, Grouping.of(None, len(labels))) if score == "balanced_accuracy" else math.inf
     # The AUROC rests on few groups where a class has few: their variance is known as badly as theirs alone would be.
-    known = max(MIN_GROUPS, smallest_class(labels, grouping)) if score == "auroc" else grouping.count
+    known: float = grouping.count
+    if score == "auroc":
+        known = min(known, max(MIN_GROUPS, smallest_class(labels, grouping)))
     found = effective_wilson(value, influences, grouping, most=most, least=class_trials(labels, grouping), known=known)
     return _as_correlation(found) if score == "mcc" else found
 
@@ -206,15 +210,39 @@ def mean(values: np.ndarray, grouping: Grouping, seed: int = 0) -> Interval:
     return percentiles(float(values.mean()), sums[:, 0] / sums[:, 1], grouping)
 
 
+def bounded_mean(values: np.ndarray, most: float, grouping: Grouping) -> Interval:
+    """Interval of the mean of numbers (n,) in [0, most], such as squared distances: Wilson's, as of a share of `most`."""
+    shares = values / most
+    value = float(shares.mean())
+    influences = (shares - value) / len(values)
+    # Where few groups make most of the variance, it is known as badly as by them alone; of a normal one a third counts.
+    known = min(float(grouping.count), max(2.0, 3 * carriers(grouping.totals(influences))))
+    found = effective_wilson(value, influences, grouping, most=math.inf, least=grouping.effective, known=known)
+    low, high = (None if each is None else most * each for each in (found.low, found.high))
+    return replace(found, value=float(values.mean()), low=low, high=high)
+
+
+def carriers(parts: np.ndarray) -> float:
+    """How many of the groups carry a sum's variance, by the parts (g,) that they have in it; 0 where there is none."""
+    squares = parts**2
+    fourths = float((squares**2).sum())
+    return float(squares.sum()) ** 2 / fourths if fourths else 0.0
+
+
 def skewed_mean(values: np.ndarray, grouping: Grouping, seed: int = 0) -> Interval:
-    """Interval of the mean of numbers (n,) of which a few are large, such as losses: the studentised bootstrap by group
-    (Hall 1988, Annals of Statistics 16:927), which knows that a sample without large ones also looks too sure."""
+    """Interval of the mean of numbers (n,), none negative, of which some are large, such as log losses: the studentised bootstrap
+    by group (Hall 1988, Annals of Statistics 16:927), which knows that a sample without large ones also looks too sure.
+
+    Where a handful of groups make all of the variance, its quotients mean nothing; then it is the percentile bootstrap.
+    """
     num_images, value = len(values), float(values.mean())
     if grouping.count < MIN_GROUPS:
         return Interval(value, None, None, num_images, f"no interval: only {grouping}")
     sizes, sums = grouping.totals(np.ones(num_images)), grouping.totals(values)
     counts = group_counts(grouping.count, RESAMPLES, np.random.default_rng(seed))
     drawn = counts @ sizes
+    if carriers(sums - value * sizes) < CARRIERS:
+        return percentiles(value, counts @ sums / drawn, grouping)
     means = counts @ sums / drawn
     # Of each resample the sum over its groups of (sum - mean * size) ** 2, multiplied out.
     squares = counts @ sums**2 - 2 * means * (counts @ (sums * sizes)) + means**2 * (counts @ sizes**2)

@@ -8,14 +8,15 @@ group, and the draws of training images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import MIN_GROUPS, Interval, group_counts, mean, widened_tail
+from vitreous.evaluation.groups import Grouping, class_trials
+from vitreous.evaluation.intervals import MIN_GROUPS, Interval, effective_wilson, group_counts, widened_tail
 
 EXPONENTS = np.geomspace(0.1, 1.5, 28)
 """Of the power laws that are tried; below lies no decline that a few points could tell from a floor."""
@@ -60,57 +61,71 @@ def fit_power_laws(images: np.ndarray, errors: np.ndarray) -> PowerLaws:
 
 
 def learning_curve(
-    hits: Mapping[int, Sequence[np.ndarray]], worth: np.ndarray, grouping: Grouping, seed: int = 0
+    hits: Mapping[int, Sequence[np.ndarray]], strata: np.ndarray, grouping: Grouping, seed: int = 0
 ) -> dict[str, Any]:
     """Accuracy by the number of training images, and what more of them would bring.
 
     hits: of each number of training images, for every draw of them, whether each of m other images was answered rightly, bool
-    (m,); at least three numbers. worth: what each image counts (m,), of mean one; all alike for accuracy, by its class for
-    balanced accuracy. grouping: of the m images.
+    (m,); at least three numbers. strata: int (m,), what is averaged over: the classes for balanced accuracy, all 0 for accuracy.
+    grouping: of the m images.
 
     returns: {"points": [{"images", "accuracy", "draws"}], "further": [{"images", "accuracy", "gain"}], "verdict"}; values with
     intervals as in `metrics.json`.
     """
     counts = sorted(hits)
-    drawn = {count: np.stack([worth * each for each in hits[count]]) for count in counts}
+    drawn = {count: np.stack([each.astype(np.float64) for each in hits[count]]) for count in counts}
     points = [
         {
             "images": count,
-            "accuracy": mean(drawn[count].mean(axis=0), grouping, seed).to_dict(),
+            "accuracy": _stratified(drawn[count].mean(axis=0), strata, grouping).to_dict(),
             "draws": len(drawn[count]),
         }
         for count in counts
     ]
     images = np.array(counts, np.float64)
-    plain = np.array([[1 - drawn[count].mean() for count in counts]])
+    plain = np.array([[1 - point["accuracy"]["value"] for point in points]])
     law = fit_power_laws(images, plain)
-    laws = fit_power_laws(images, _resampled_errors(drawn, counts, grouping, seed))
+    laws = fit_power_laws(images, _resampled_errors(drawn, counts, strata, grouping, seed))
     further = []
     for times in FURTHER:
         more = times * counts[-1]
         gain = float((law.errors(counts[-1]) - law.errors(more))[0])
         gains = laws.errors(counts[-1]) - laws.errors(more)
-        reached = 1 - plain[0, -1] + gain
+        reached = min(1.0, 1 - plain[0, -1] + gain)
         further.append(
             {
                 "images": more,
-                "accuracy": _interval(reached, 1 - laws.errors(more), grouping).to_dict(),
+                "accuracy": _interval(reached, np.clip(1 - laws.errors(more), 0, 1), grouping).to_dict(),
                 "gain": _interval(gain, gains, grouping).to_dict(),
             }
         )
     return {"points": points, "further": further, "verdict": _verdict(further[0])}
 
 
+def _stratified(shares: np.ndarray, strata: np.ndarray, grouping: Grouping) -> Interval:
+    """Wilson's interval of the mean over the strata of their mean shares (m,), each in [0, 1]."""
+    kinds, place, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    means = np.bincount(place, shares) / sizes
+    influences = (shares - means[place]) / sizes[place] / len(kinds)
+    return effective_wilson(
+        float(means.mean()), influences, grouping, most=math.inf, least=class_trials(strata, grouping)
+    )
+
+
 def _resampled_errors(
-    drawn: Mapping[int, np.ndarray], counts: Sequence[int], grouping: Grouping, seed: int
+    drawn: Mapping[int, np.ndarray], counts: Sequence[int], strata: np.ndarray, grouping: Grouping, seed: int
 ) -> np.ndarray:
     """Errors (RESAMPLES, points) with other images asked about and other draws of training images."""
     rng = np.random.default_rng(seed)
     weights = group_counts(grouping.count, RESAMPLES, rng)[:, grouping.index]
-    weights /= weights.sum(axis=1, keepdims=True)
+    members = [strata == each for each in np.unique(strata)]
+    sizes = np.stack([weights[:, own].sum(axis=1) for own in members])  # (strata, resamples)
+    there = (sizes > 0).sum(axis=0)
     found = np.empty((RESAMPLES, len(counts)))
     for column, count in enumerate(counts):
-        scores = weights @ drawn[count].T  # (resamples, draws)
+        sums = [weights[:, own] @ drawn[count][:, own].T for own in members]  # each (resamples, draws)
+        # A stratum that a resample has no image of is left out of its mean.
+        scores = sum(one / np.maximum(size, 1)[:, None] for one, size in zip(sums, sizes, strict=True)) / there[:, None]
         chosen = rng.integers(scores.shape[1], size=scores.shape)
         found[:, column] = 1 - np.take_along_axis(scores, chosen, axis=1).mean(axis=1)
     return found

@@ -17,7 +17,7 @@ from vitreous.evaluation import influence
 from vitreous.evaluation.calibration_error import calibration_facts
 from vitreous.evaluation.evaluate import PartResult, check_outputs
 from vitreous.evaluation.groups import Grouping
-from vitreous.evaluation.intervals import Interval, effective_wilson, proportion, skewed_mean
+from vitreous.evaluation.intervals import Interval, bounded_mean, effective_wilson, proportion, skewed_mean
 from vitreous.evaluation.per_class import class_row
 from vitreous.runs.decision import sigmoids
 
@@ -111,7 +111,7 @@ def _metrics(
         labels, given, lambda own, _, score: influence.class_average_precision(score, own, grouping), scores, grouping
     )
     found["ece"] = error
-    found["brier"] = skewed_mean(((scores - labels) ** 2).mean(axis=1), grouping, seed)
+    found["brier"] = bounded_mean(((scores - labels) ** 2).mean(axis=1), 1, grouping)
     found["nll"] = skewed_mean(log_losses(scores, labels), grouping, seed)
     return found
 

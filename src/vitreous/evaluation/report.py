@@ -233,7 +233,11 @@ def _confidence(facts: ReportFacts) -> str:
             "The size of a dot grows with the number of images; a line shows where the share may lie (95 %).",
         ),
         _abstention(facts.abstention),
-        _abstention_here(facts.metrics.get("decisions", {}).get(facts.parts[0], {}).get("abstention"), facts.parts[0]),
+        ""
+        if facts.parts[0] in facts.chosen_on
+        else _abstention_here(
+            facts.metrics.get("decisions", {}).get(facts.parts[0], {}).get("abstention"), facts.parts[0]
+        ),
         drawing(
             facts.pictures.get("coverage_risk"),
             "Error rate against share of images answered",
@@ -267,7 +271,7 @@ def _abstention(found: Mapping[str, Any] | None) -> str:
 
 def _abstention_here(found: Mapping[str, Any] | None, part: str) -> str:
     """found: as `abstention.judge_threshold` gives it."""
-    if found is None or part == "val" or not found["threshold"]:
+    if found is None or not found["threshold"]:
         return ""
     coverage, right = found["coverage"], found["accuracy"]
     if right is None:

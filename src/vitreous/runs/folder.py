@@ -146,7 +146,7 @@ class RunFolder:
         Raises UsageError, naming what there is.
         """
         name, _, rest = text.rpartition(":")
-        aim, _, target = rest.partition("=")
+        aim, equals, target = rest.partition("=")
         points = self.facts.get("operating_points", {}).get("points", {})
         if name not in self.classes:
             raise unknown_name("class", name or text, self.classes)
@@ -158,7 +158,7 @@ class RunFolder:
                 "Points are fitted in training, for classes that validation shows.",
             )
         index = self.classes.index(name)
-        return index, self._fitted_point(index, aim, target) if target else aims[aim]
+        return index, self._fitted_point(index, aim, target) if equals else aims[aim]
 
     def _fitted_point(self, index: int, aim: str, target: str) -> float:
         """The threshold on the class of that number, from `predictions.parquet`. aim: one that the class has."""
@@ -169,7 +169,7 @@ class RunFolder:
         if not 0 < share < 1:
             raise UsageError(
                 f"The aim {aim}={target} is no share between 0 and 1.",
-                f"Write such as: {self.classes[index]}:{aim}=0.99",
+                f"Write such as: {self.classes[index]}:{aim}={'0.99' if aim == 'recall' else '0.01'}",
             )
         try:
             import pyarrow.parquet as parquet
@@ -177,10 +177,18 @@ class RunFolder:
             raise UsageError(
                 f"{aim}={target} is fitted to the run's {PREDICTIONS}, which needs pyarrow.", "pip install pyarrow"
             ) from error
-        table = parquet.read_table(
-            self.path / PREDICTIONS, columns=["label", "probabilities"], filters=[("part", "=", "val")]
-        )
-        scores = np.array(table["probabilities"].to_pylist(), np.float64)[:, index]
+        try:
+            table = parquet.read_table(
+                self.path / PREDICTIONS, columns=["label", "probabilities"], filters=[("part", "=", "val")]
+            )
+        except OSError as error:
+            raise RunError(
+                f"{self.path / PREDICTIONS} cannot be read ({type(error).__name__}), and a point with an aim of its own is fitted "
+                "to it.",
+                f"Bring the file back, or use the point of training: {self.classes[index]}:{aim}",
+            ) from error
+        flat = table["probabilities"].combine_chunks().flatten().to_numpy()
+        scores = flat.reshape(table.num_rows, len(self.classes))[:, index]
         own = np.array(table["label"].to_pylist()) == self.classes[index]
         return fit_point(scores, own, "recall" if aim == "recall" else "false_alarms", share).threshold
 

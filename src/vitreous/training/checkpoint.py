@@ -43,8 +43,8 @@ class TrainState:
     """Validations since the one with the best score."""
     seconds: float = 0.0
     """Wall time spent training, over all sessions."""
-    allowed: float = 0.0
-    """Where `seconds` ends training, which a time budget promised; 0 without one."""
+    allowed: float | None = None
+    """Where `seconds` ends training, which a time budget promised; None without one."""
     micro_batch: int = 0
     """Images that go through the model at once; 0 takes a batch whole."""
     skipped: list[int] = field(default_factory=list)
@@ -170,7 +170,7 @@ def _restore(state: TrainState, path: Path) -> None:
         state.optimizer.state[parameters[name]] = {kind: value.to(device) for kind, value in values.items()}
     state.step, state.best_step = int(facts["step"]), int(facts["best_step"])
     state.best_score, state.seconds = float(facts["best_score"]), float(facts["seconds"])
-    state.allowed, state.stale = float(facts.get("allowed", 0.0)), int(facts.get("stale", 0))
+    state.allowed, state.stale = facts.get("allowed"), int(facts.get("stale", 0))
     state.micro_batch = int(facts.get("micro_batch", state.micro_batch))
     state.skipped, state.notes = list(facts.get("skipped", [])), list(facts.get("notes", []))
     state.ended = bool(facts.get("ended", False))

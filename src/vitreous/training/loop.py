@@ -61,6 +61,7 @@ def fit(
     meter = Meter(state, settings, batches.batch_size)
     state.model.train()
     on_cpu = settings.device == "cpu"
+    validation = 0.0  # seconds that the last one took
     with closing(supply), fast_matmul(on_cpu), keep_memory(on_cpu), torch.random.fork_rng():
         while state.step < goal and not out_of_patience(state, optim) and not state.ended:
             rate = learning_rate(state.step, settings.steps, optim)
@@ -81,7 +82,10 @@ def fit(
             state.step += 1
             meter.add(state, loss, skipped=not taken)
 
-            stopping, late = settings.team.any(bool(stop), time.monotonic() > settings.deadline)
+            due = state.step % settings.validate_every == 0
+            # A validation that would end beyond the deadline is the last one: the budget has set aside one after it.
+            late = time.monotonic() + (validation if due else 0.0) > settings.deadline
+            stopping, late = settings.team.any(bool(stop), late)
             last = state.step == settings.last_step or late
             if late and state.step < settings.last_step:  # before the state is saved, which must say it too
                 state.ended = True
@@ -89,13 +93,15 @@ def fit(
                     state.notes.append(
                         f"The time budget ended training after step {state.step} of {settings.steps}: the machine was slower than measured at the start."
                     )
-            validating = last or state.step % settings.validate_every == 0
+            validating = last or due
             if validating or stopping or state.step % settings.log_every == 0:
                 guard.settle(rate)
             if validating or state.step % settings.log_every == 0:
                 row = meter.row(state, rate)
                 if validating:
+                    begun = time.monotonic()
                     row |= validate(state, evaluate, checkpoints, optim.soup or 0, settings.team)
+                    validation = time.monotonic() - begun
                 record(row)
                 meter.restart(state)
                 # A row takes its time, and nobody should have to wait twice.

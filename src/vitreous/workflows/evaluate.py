@@ -54,6 +54,8 @@ class Evaluation:
     """The images."""
     data: str | None = None
     """Other data than those the run was made from, as the caller named them."""
+    split: str | None = None
+    """The part that the caller asked for."""
 
 
 def evaluate(
@@ -100,6 +102,9 @@ def evaluate(
     else:
         part, named = split or "data", in_words(data)
         subject = foreign(run, data, split, reporter)
+    trained = (
+        own_part(run, "train") if learning else None
+    )  # what is missing is found out before anything takes its time
     source, labels = subject.source, subject.labels
     columns = {name: column_values(source, name) for name in by}
     prices = None if costs is None else read_costs(costs, run.classes)
@@ -127,16 +132,16 @@ def evaluate(
         with reporter.task("scoring corrupted images", "images") as progress:
             worse = robustness(loaded, store, rows, judge, grouping, threads=threads, progress=progress.update)
         more["robustness"] = {part: worse}
-    if learning:
-        more["learning"] = {part: _learning(run, loaded, found.features, subject, threads, reporter)}
+    notes = _notes(run, subject.known, len(labels))
+    if trained is not None:
+        more["learning"] = {part: _learning(run, trained, loaded, found.features, subject, threads, reporter)}
     seconds = time.monotonic() - began
     timing = {"seconds": round(seconds, 2), "images_per_s": round(len(labels) / seconds, 1), "processor": processor()}
-    notes = _notes(run, subject.known, len(labels))
     for note in notes:
         reporter.warn(note)
     document = {**metrics_document({part: result}, timing, notes), **more, "engine": loaded.name}
     bad = [(entry.path, entry.reason) for entry in subject.bad]
-    return Evaluation(part, document, bad, Answers(run, labels, run.scores(found.logits)), source, named)
+    return Evaluation(part, document, bad, Answers(run, labels, run.scores(found.logits)), source, named, split)
 
 
 def _scored(
@@ -158,12 +163,17 @@ def _scored(
 
 
 def _learning(
-    run: RunFolder, engine: Engine, asked: np.ndarray, subject: Subject, threads: int, reporter: Reporter
+    run: RunFolder,
+    trained: Subject,
+    engine: Engine,
+    asked: np.ndarray,
+    subject: Subject,
+    threads: int,
+    reporter: Reporter,
 ) -> dict[str, Any]:
-    """asked: features of the images of the subject."""
+    """trained: the training images. asked: features of the images of the subject."""
     from vitreous.workflows.learning import learning
 
-    trained = own_part(run, "train")
     _, found = _scored(trained.source, "train", engine, run, threads, reporter)
     config = from_dict(TrainConfig, read_settings(run.path / CONFIG))
     return learning(

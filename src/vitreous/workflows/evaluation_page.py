@@ -18,7 +18,8 @@ from vitreous.workflows.pages import next_commands
 
 def write_evaluation_page(path: Path, run: RunFolder, found: Evaluation, flags: Sequence[str] = ()) -> None:
     """flags: what else was asked for, to be shown with the command. Raises RunError where the page cannot be written."""
-    named = shlex.join(["--split", found.part] if found.data is None else [found.data])
+    part = ["--split", found.part] if found.data is None else ["--split", found.split] if found.split else []
+    named = shlex.join([*([found.data] if found.data else []), *part])
     abstention = None if run.several_labels else run.facts.get("abstention")
     document = {**found.metrics, "abstention": abstention or {}}
     bad = len(found.bad_files)

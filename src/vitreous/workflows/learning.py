@@ -68,11 +68,7 @@ def learning(
             f"{len(rows):,} training images are too few for a learning curve: every share of them needs {LEAST} images of each class.",
             "Leave out --learning.",
         )
-    worth = np.ones(len(labels))
-    if balanced:
-        counts = np.bincount(labels, minlength=len(classes))
-        worth = len(labels) / (counts[labels] * (counts > 0).sum())
-    found = learning_curve(hits, worth, grouping, seed)
+    found = learning_curve(hits, labels if balanced else np.zeros_like(labels), grouping, seed)
     return {**found, "measure": "balanced_accuracy" if balanced else "accuracy", "note": note(method)}
 
 

@@ -64,6 +64,7 @@ def _tried(setup: Setup, predicted: Forecast, found: Plan, free: int) -> Plan:
     model, objective, precision = setup.start.model.to(setup.device), setup.objective, setup.config.precision
     generator = torch.Generator(setup.device).manual_seed(0)
     classes = len(setup.spec.classes)
+    measured: dict[int, int] = {}
 
     def fits(count: int) -> bool:
         try:
@@ -72,10 +73,13 @@ def _tried(setup: Setup, predicted: Forecast, found: Plan, free: int) -> Plan:
             return False
         targets = torch.full((count, classes), 1 / classes, device=setup.device)
         taken = taken_by_pass(model, images, targets, objective, precision)
-        return taken is not None and predicted.fixed + taken <= MARGIN * free
+        if taken is None:
+            return False
+        measured[count] = predicted.fixed + taken
+        return measured[count] <= MARGIN * free
 
     micro = setup.team.least(largest_piece(found.micro_batch, setup.batch_size, fits))
-    return Plan(micro, found.recomputed, predicted.bytes(micro, recomputed=found.recomputed))
+    return Plan(micro, found.recomputed, measured.get(micro, predicted.bytes(micro, recomputed=found.recomputed)))
 
 
 def _sentence(predicted: Forecast, found: Plan, batch: int, free: int) -> str:

@@ -50,6 +50,8 @@ CAUTION = 1.05
 """What follows training is set aside this many times as long as it was measured to take."""
 SAMPLE = 64
 """Images that are read and scored to know what an image costs."""
+LEAST_TRIED = 5
+"""Steps that measuring one takes at least."""
 FOR_EVER = 10**9
 """Steps; a warm-up of that length keeps the smallest images throughout."""
 FIRST_GUESS = 0.05
@@ -198,7 +200,7 @@ def measure(
         step = state.seconds / max(1, state.step)
     sizes = None
     if setup.sizes is not None:
-        sizes = _seconds_of_sizes(setup, state, limit)
+        sizes = _seconds_of_sizes(setup, state, limit, step)
         # The warm-up saw the smallest images: what its steps took beyond those tried here, others will take too.
         sizes = tuple(seconds * step / sizes[0] for seconds in sizes)
         step = sizes[-1]
@@ -210,15 +212,24 @@ def measure(
     return Pace(step, validation, validation + CAUTION * _seconds_after(setup, state.ema.model, validation), sizes)
 
 
-def _seconds_of_sizes(setup: Setup, state: TrainState, limit: float) -> tuple[float, ...]:
-    """Seconds of a step on images of each size of `setup.sizes`, all measured in `limit` seconds where steps are quick."""
+def _seconds_of_sizes(setup: Setup, state: TrainState, limit: float, smallest: float) -> tuple[float, ...]:
+    """Seconds of a step on images of each size of `setup.sizes`, all measured in about `limit` seconds.
+
+    smallest: of a step on the smallest images, as training has taken it. Where steps are slow the full size alone is tried, and
+    the sizes between lie on a line through both over the pixels.
+    """
     assert setup.sizes is not None
     *smaller, full = setup.sizes.sizes
-    trials = [_trial(setup, share=size[0] / full[0]) for size in smaller] + [_trial(setup)]
-    return tuple(
-        seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit / len(trials))
-        for trial in trials
-    )
+
+    def tried(trial: Setup, limit: float) -> float:
+        return seconds_per_step(state, trial.batches(), trial.settings(), setup.objective, limit=limit)
+
+    if LEAST_TRIED * smallest * (len(smaller) + 1) > limit:
+        whole = tried(_trial(setup), limit)
+        pixels = [height * width / (full[0] * full[1]) for height, width in smaller]
+        return *(smallest + (whole - smallest) * (each - pixels[0]) / (1 - pixels[0]) for each in pixels), whole
+    each = limit / (len(smaller) + 1)
+    return *(tried(_trial(setup, share=size[0] / full[0]), each) for size in smaller), tried(_trial(setup), each)
 
 
 def _trial(setup: Setup, share: float = 1.0) -> Setup:

@@ -43,9 +43,10 @@ NEIGHBOURS = 20
 
 
 def check_probe(asked: TrainConfig) -> None:
-    """Raise UsageError for settings of training steps, which a probe has none of. asked: before anything was filled in."""
-    if asked.optim.lr is not None and asked.optim.beta2 is not None:
-        return  # the complete settings of a stored run, which name everything
+    """Raise UsageError where a probe is asked for with settings of training steps, which it has none of. asked: before anything
+    was filled in."""
+    if "probe" not in (asked.method, asked.recipe) or asked.optim.beta2 is not None:
+        return  # chosen for those settings or in spite of them; or the settings of a stored run, which name everything
     given = [f"--{name} {value}" for name in ("epochs", "steps") if (value := getattr(asked, name)) is not None]
     given += [
         f"--{stage}.{each.name.replace('_', '-')}"

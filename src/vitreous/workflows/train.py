@@ -316,8 +316,8 @@ def _fit(
             if budget is not None:
                 state.allowed = state.seconds + max(0.0, budget.deadline - time.monotonic())
             # A continued run has what was left to it. One process looks at its clock, since those of machines differ.
-            limited = bool(state.allowed) and team.is_main
-            deadline = time.monotonic() + state.allowed - state.seconds if limited else math.inf
+            left = state.allowed - state.seconds if state.allowed is not None and team.is_main else math.inf
+            deadline = time.monotonic() + left
             settings, batches = setup.settings(deadline), setup.batches()
 
             def images_of(batch: int) -> list[str]:

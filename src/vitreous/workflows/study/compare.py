@@ -114,6 +114,7 @@ def compare(
     config, study, reporter = config or TrainConfig(), study or StudyConfig(), Once(reporter or Silent())
     if config.init == "auto":
         config = replace(config, init="scratch")
+    config = replace(config, stop_after=None)  # of a single run, whose settings these may be
     config, names, study = _before(config, list(dict.fromkeys(models)), study)
     _check(names, config, study)
     named = str(data) if isinstance(data, str | Path) else None
