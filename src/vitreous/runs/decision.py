@@ -36,8 +36,7 @@ class Prediction:
     """Of a model whose images may have several labels or none: those whose score reaches the label's threshold, best first."""
     set: list[str] | None = None
     """Classes among which the true one is as often as promised, nine times in ten unless asked otherwise, likeliest first (split
-    conformal prediction); None where the run
-    has no such threshold."""
+    conformal prediction); None where the run has no such threshold."""
 
     def to_dict(self) -> dict[str, Any]:
         """The form of `--json` and of the server: `top`, and `labels` where there may be several, as [{"label", "score"}]."""

@@ -119,16 +119,20 @@ def evaluate(
         fitted = replace(Fitted.from_dict(run.facts.get("operating_points", {})), abstain_below=run.abstain_below)
         result = evaluate_part(found.logits, labels, subject.groups, run.classes, run.temperature, fitted=fitted)
     more: dict[str, Any] = {}
-    judge, grouping = _Judge(run, labels), Grouping.of(subject.groups, len(labels))
+    answers, grouping = Answers(run, labels, run.scores(found.logits)), Grouping.of(subject.groups, len(labels))
     if columns:
-        right, also = judge(found.logits, np.arange(len(labels))), judge.also(found.logits)
-        tables = {name: by_column(name, values, right, grouping, also) for name, values in columns.items()}
+        also = _measures(answers)
+        tables = {name: by_column(name, values, answers.right, grouping, also) for name, values in columns.items()}
         more["subgroups"] = {part: {name: each.to_dict() for name, each in tables.items()}}
     if prices is not None:
-        more["costs"] = {part: expected_costs(prices, run.scores(found.logits), labels, grouping)}
+        more["costs"] = {part: expected_costs(prices, answers.scores, labels, grouping)}
     if corrupt:
         rows = np.linspace(0, len(store) - 1, min(corrupt, len(store))).round().astype(np.int64)
         grouping = Grouping.of([subject.groups[row] for row in rows], len(rows))
+
+        def judge(logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return Answers(run, labels[rows], run.scores(logits)).right
+
         with reporter.task("scoring corrupted images", "images") as progress:
             worse = robustness(loaded, store, rows, judge, grouping, threads=threads, progress=progress.update)
         more["robustness"] = {part: worse}
@@ -141,7 +145,7 @@ def evaluate(
         reporter.warn(note)
     document = {**metrics_document({part: result}, timing, notes), **more, "engine": loaded.name}
     bad = [(entry.path, entry.reason) for entry in subject.bad]
-    return Evaluation(part, document, bad, Answers(run, labels, run.scores(found.logits)), source, named, split)
+    return Evaluation(part, document, bad, answers, source, named, split)
 
 
 def _scored(
@@ -189,37 +193,12 @@ def _learning(
     )
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Whether a run's answers are right: its likeliest class, or all of its labels where there may be several."""
-
-    run: RunFolder
-    labels: np.ndarray
-    """Class numbers (n,), or (n, k) where there may be several labels."""
-
-    def __call__(self, logits: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """logits: (m, k), of the images `rows` (m,). returns: bool (m,)."""
-        given = self._given(logits)
-        return (
-            logits.argmax(axis=1) == self.labels[rows]
-            if given is None
-            else (given == (self.labels[rows] > 0)).all(axis=1)
-        )
-
-    def also(self, logits: np.ndarray) -> dict[str, Measure]:
-        """What is measured besides the share that is right. logits: (n, k), of all images."""
-        given, labels = self._given(logits), self.labels
-        if given is None:
-            scores = self.run.scores(logits)
-            return {
-                "balanced_accuracy": lambda own, among: class_mean("balanced_accuracy", scores[own], labels[own], among)
-            }
-        return {"micro_f1": lambda own, among: label_f1(labels[own] > 0, given[own], among)}
-
-    def _given(self, logits: np.ndarray) -> np.ndarray | None:
-        """Which labels are answered, bool (m, k); None where an image has one."""
-        thresholds = self.run.thresholds
-        return None if thresholds is None else self.run.scores(logits) >= thresholds
+def _measures(answers: Answers) -> dict[str, Measure]:
+    """What subgroups are measured by besides the share that is right."""
+    scores, labels = answers.scores, answers.labels
+    if answers.run.several_labels:
+        return {"micro_f1": lambda own, among: label_f1(labels[own] > 0, answers.given[own], among)}
+    return {"balanced_accuracy": lambda own, among: class_mean("balanced_accuracy", scores[own], labels[own], among)}
 
 
 def column_values(source: Source, column: str) -> list[str | None]:

@@ -39,12 +39,17 @@ class Answers:
 
     def predicted(self, row: int) -> str:
         """What the run takes it for."""
-        return self._named(self._given[row])
+        return self._named(self.given[row])
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether each image is answered rightly, with all of its labels and no other: bool (n,)."""
+        return (self.given == self._there).all(axis=1)
 
     @cached_property
     def wrong(self) -> np.ndarray:
         """Rows of the images that are not answered rightly, those where the model is surest first."""
-        rows = np.flatnonzero((self._given != self._there).any(axis=1))
+        rows = np.flatnonzero(~self.right)
         return rows[np.argsort(-self.sureness[rows], kind="stable")]
 
     @cached_property
@@ -53,11 +58,12 @@ class Answers:
         give or not to give."""
         if not self.run.several_labels:
             return self.scores.max(axis=1)
-        sure = np.where(self._given, self.scores, 1 - self.scores)
-        return (sure * (self._given != self._there)).max(axis=1)
+        sure = np.where(self.given, self.scores, 1 - self.scores)
+        return (sure * (self.given != self._there)).max(axis=1)
 
     @cached_property
-    def _given(self) -> np.ndarray:
+    def given(self) -> np.ndarray:
+        """Which labels are answered, bool (n, k): the likeliest class, or all from their thresholds on."""
         thresholds = self.run.thresholds
         if thresholds is not None:
             return self.scores >= thresholds

@@ -226,8 +226,8 @@ def _seconds_of_sizes(setup: Setup, state: TrainState, limit: float, smallest: f
 
     if LEAST_TRIED * smallest * (len(smaller) + 1) > limit:
         whole = tried(_trial(setup), limit)
-        pixels = [height * width / (full[0] * full[1]) for height, width in smaller]
-        return *(smallest + (whole - smallest) * (each - pixels[0]) / (1 - pixels[0]) for each in pixels), whole
+        least, *_ = pixels = setup.sizes.pixels
+        return tuple(smallest + (whole - smallest) * (each - least) / (1 - least) for each in pixels)
     each = limit / (len(smaller) + 1)
     return *(tried(_trial(setup, share=size[0] / full[0]), each) for size in smaller), tried(_trial(setup), each)
 

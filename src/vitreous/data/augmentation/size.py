@@ -54,11 +54,13 @@ class SizePlan:
         vit_micro at 32 pixels: 0.24, 0.35, 0.53 and 0.72 at 16, 20, 24 and 28 pixels, for 0.25, 0.39, 0.56 and 0.77 of the
         pixels; on another day 0.58 at 24. Hence `costs`.
         """
-        stage = self.stage(step, steps)
-        if self.costs is not None:
-            return self.costs[stage]
-        (height, width), full = self.sizes[stage], self.sizes[-1]
-        return height * width / (full[0] * full[1])
+        return (self.costs or self.pixels)[self.stage(step, steps)]
+
+    @property
+    def pixels(self) -> tuple[float, ...]:
+        """Those of each size as a share of those of the full one."""
+        full = self.sizes[-1]
+        return tuple(height * width / (full[0] * full[1]) for height, width in self.sizes)
 
     def total_cost(self, begin: int, steps: int) -> float:
         """What steps `begin` to `steps` - 1 cost together, in steps of full size."""
