@@ -124,22 +124,15 @@ def largest_piece(planned: int, batch: int, fits: Callable[[int], bool]) -> int:
     def size(pieces: int) -> int:
         return -(-batch // pieces)
 
-    good = pieces = -(-batch // planned)
-    bad = 0  # pieces that are too few
-    if fits(size(pieces)):
-        while good - bad > 1:
-            pieces = max(bad + 1, good // 2) if bad == 0 else (good + bad) // 2
-            good, bad = (pieces, bad) if fits(size(pieces)) else (good, pieces)
-        return size(good)
-    while size(pieces) > 1:
-        bad, pieces = pieces, min(batch, 2 * pieces)
-        if fits(size(pieces)):
-            good = pieces
-            while good - bad > 1:
-                pieces = (good + bad) // 2
-                good, bad = (pieces, bad) if fits(size(pieces)) else (good, pieces)
-            return size(good)
-    return 1
+    pieces, too_few = -(-batch // planned), 0
+    while not fits(size(pieces)):
+        if size(pieces) == 1:
+            return 1
+        too_few, pieces = pieces, min(batch, 2 * pieces)
+    while pieces - too_few > 1:
+        middle = (pieces + too_few) // 2
+        pieces, too_few = (middle, too_few) if fits(size(middle)) else (pieces, middle)
+    return size(pieces)
 
 
 def taken_by_pass(

@@ -102,9 +102,8 @@ def evaluate(
     else:
         part, named = split or "data", in_words(data)
         subject = foreign(run, data, split, reporter)
-    trained = (
-        own_part(run, "train") if learning else None
-    )  # what is missing is found out before anything takes its time
+    # What is missing is found out before anything takes its time.
+    trained = own_part(run, "train") if learning else None
     source, labels = subject.source, subject.labels
     columns = {name: column_values(source, name) for name in by}
     prices = None if costs is None else read_costs(costs, run.classes)
